@@ -1,0 +1,67 @@
+"""Every error that headstart shows a user, as one tree.
+
+    HeadstartError            caught by the command line: one message, exit code 1
+    ├── DataError             the pictures or labels: nothing to learn from, a manifest that cannot be read
+    │   └── ImageError        one file that cannot be decoded; the run goes on without it
+    ├── WeightsError          weights that cannot be had, do not fit, or are not what they should be
+    ├── UnknownNameError      a name (backbone, head, ...) that does not exist, with the nearest ones
+    ├── RunError              a run folder that is missing, unfinished, damaged or in the way
+    └── MissingExtraError     a library that is an extra: pip install 'headstart[extra]'
+
+A message says what happened, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HeadstartError(Exception):
+    """The root: a problem that the user can do something about."""
+
+
+class DataError(HeadstartError):
+    """The pictures or the labels cannot be used as they are."""
+
+
+class ImageError(DataError):
+    """One file cannot be decoded; the message is the reason."""
+
+
+class WeightsError(HeadstartError):
+    """The weights cannot be had, do not fit the network, or have the wrong hash."""
+
+
+class UnknownNameError(HeadstartError):
+    """A name that is not among the known ones.
+
+    Args:
+        kind: what the name stands for, such as "backbone".
+        name: what the user wrote.
+        known: every name that would have been right.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = list(known)
+        by_lower = {each.lower(): each for each in known}
+        close = [by_lower[low] for low in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
+        super().__init__(f"There is no {kind} '{name}'. {hint}")
+
+
+class RunError(HeadstartError):
+    """A run folder that is missing, unfinished, damaged or in the way."""
+
+
+class MissingExtraError(HeadstartError):
+    """A library that headstart needs for this is not installed.
+
+    Args:
+        need: what it is needed for, such as "Training".
+        library: the library's name.
+        extra: the extra of headstart that brings it.
+    """
+
+    def __init__(self, need: str, library: str, extra: str) -> None:
+        super().__init__(f"{need} needs {library}, which is not installed. Run: pip install 'headstart[{extra}]'")

@@ -1,0 +1,66 @@
+"""The labelled pictures of one folder or manifest, as values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """One labelled picture.
+
+    Attributes:
+        path: where the file is.
+        name: its path relative to the scanned folder (or to the manifest), with forward slashes.
+        label: the name of its class.
+        sha256: the hash of the file's content, in hexadecimal.
+        group: what must stay on one side of the split (a person, a part, a batch), where the manifest says.
+        split: "train", "val" or "test" where the folders or the manifest say, else None.
+    """
+
+    path: Path
+    name: str
+    label: str
+    sha256: str
+    group: str | None = None
+    split: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A file that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """Labelled pictures: what `scan` returns and everything else starts from.
+
+    Attributes:
+        root: the scanned folder, or the manifest's file.
+        images: the usable files, sorted by name.
+        class_names: the names of the classes in their fixed order; a label's index here is its number.
+        skipped: the files that were left out, each with its reason.
+    """
+
+    root: Path
+    images: tuple[ImageFile, ...]
+    class_names: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    def __len__(self) -> int:
+        """The number of usable images."""
+        return len(self.images)
+
+    def without(self, failures: Collection[Skipped]) -> ImageFolder:
+        """The same folder less the files that turned out to be unusable."""
+        names = {failure.name for failure in failures}
+        images = tuple(image for image in self.images if image.name not in names)
+        skipped = tuple(sorted((*self.skipped, *failures), key=lambda each: each.name))
+        return dataclasses.replace(self, images=images, skipped=skipped)
