@@ -1,0 +1,1 @@
+"""Labelled pictures: found, split and decoded. Nothing here needs Keras."""

@@ -64,3 +64,17 @@ class ImageFolder:
         images = tuple(image for image in self.images if image.name not in names)
         skipped = tuple(sorted((*self.skipped, *failures), key=lambda each: each.name))
         return dataclasses.replace(self, images=images, skipped=skipped)
+
+    def remedy(self, label: str) -> str:
+        """What to take away to be rid of a class: "photos/cat", or its rows in the manifest."""
+        if self.root.is_file():
+            return f"its rows from {self.root}"
+        if not self.images or self.images[0].split is None:
+            return str(self.root / label)
+        image = next((image for image in self.images if image.label == label), self.images[0])
+        return str(self.root / image.name.split("/")[0] / label)
+
+
+def readable_name(name: str) -> str:
+    """The name as text that can be printed and stored: a byte 0xe9 that is not UTF-8 appears as ``\\udce9``."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

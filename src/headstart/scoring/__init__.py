@@ -1,0 +1,1 @@
+"""labels + probabilities -> Evaluation: metrics and intervals in pure NumPy, without Keras."""

@@ -1,0 +1,119 @@
+"""From a folder or a manifest to an `ImageFolder`: which files there are, what they show, and which cannot be used."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from headstart.errors import DataError, ImageError
+from headstart.pictures.decode import header, read, why_unreadable
+from headstart.pictures.folder import ImageFile, ImageFolder, Skipped, readable_name
+from headstart.pictures.layout import BAD_NAME, Listing, list_files
+from headstart.pictures.manifest import read_manifest
+from headstart.progress import Progress, silent
+
+_NUM_THREADS = 4  # Reading and hashing release the GIL.
+_BATCH = 256  # Files between two calls of progress; also what an interrupt has to wait for.
+
+
+def scan(data: str | Path, *, progress: Progress = silent) -> ImageFolder:
+    """Find the labelled pictures of a folder or manifest; each file is read and hashed once, none is decoded.
+
+    Args:
+        data: a folder with one sub-folder per class; or one with train/, val/ and test/ folders of those; or a
+            manifest (.csv, .jsonl) with file_name, label and optionally split and group.
+        progress: told how many files have been read.
+
+    Returns:
+        The usable pictures sorted by name, the class names sorted, and what was skipped, with the reasons.
+
+    Raises:
+        DataError: there is nothing to learn from, or no telling what the classes are.
+    """
+    listing = _list(Path(data))
+    images = tuple(_usable(listing, progress))
+    folder = ImageFolder(
+        root=listing.root,
+        images=tuple(sorted(images, key=lambda image: image.name)),
+        class_names=listing.class_names,
+        skipped=tuple(sorted(itertools.chain(*listing.skipped.values()), key=lambda each: each.name)),
+    )
+    _check_classes(folder, listing.skipped)
+    return folder
+
+
+def _list(root: Path) -> Listing:
+    try:
+        if root.is_dir():
+            return list_files(root)
+        if root.is_file():
+            rows = read_manifest(root)
+            return Listing(root, list(rows), tuple(sorted({row.label for row in rows})))
+        exists = root.exists()
+    except OSError as error:
+        raise DataError(f"{root} cannot be opened: {why_unreadable(root, error)}.") from error
+    expected = "Expected a folder with one sub-folder per class, or a manifest (.csv, .jsonl)."
+    if exists:
+        raise DataError(f"{root} is neither a folder nor a regular file. {expected}")
+    raise DataError(f"{readable_name(str(root))} does not exist. {expected}")
+
+
+def _usable(listing: Listing, progress: Progress) -> Iterator[ImageFile]:
+    """The images that can be used, each with its hash; the others go to what the listing skips."""
+    files = listing.images
+    with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="headstart-scan") as pool:
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            for image, result in zip(batch, pool.map(_examine, batch), strict=True):
+                if isinstance(result, ImageFile):
+                    yield result
+                else:
+                    listing.skip(image.label, image.name, result)
+            progress("Reading files", start + len(batch), len(files))
+
+
+def _examine(image: ImageFile) -> ImageFile | str:
+    """The image with its hash, or the reason why it cannot be used."""
+    if readable_name(image.name) != image.name:
+        return BAD_NAME
+    try:
+        data = read(image.path)
+        header(data)
+    except ImageError as error:
+        return str(error)
+    return dataclasses.replace(image, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _check_classes(folder: ImageFolder, skipped: Mapping[str, Sequence[Skipped]]) -> None:
+    usable = {image.label for image in folder.images}
+    for label in folder.class_names:
+        if label not in usable:
+            raise DataError(_why_no_pictures(folder, label, skipped.get(label, ())))
+    if len(folder.class_names) < 2:
+        only = folder.class_names[0]
+        raise DataError(
+            f"{folder.root} has one class only, '{only}'; at least 2 are needed to tell apart.{_hint(folder, only)}"
+        )
+
+
+def _why_no_pictures(folder: ImageFolder, label: str, skipped: Sequence[Skipped]) -> str:
+    remedy = folder.remedy(label)
+    if not skipped:
+        return f"Class '{label}' has no files. Add images or remove {remedy}."
+    first = skipped[0]
+    files = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
+    return (
+        f"Class '{label}' has no readable image: {files} skipped, the first being {first.name} ({first.reason}). "
+        f"Add images or remove {remedy}."
+    )
+
+
+def _hint(folder: ImageFolder, only: str) -> str:
+    """Somebody who gives the folder around the right one gets the right one's name."""
+    parts = [image.name.split("/") for image in folder.images]
+    inner = {names[1] for names in parts if len(names) > 2 and names[0] == only}
+    return f" Did you mean {folder.root / only}?" if len(inner) > 1 else ""
