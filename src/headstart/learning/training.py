@@ -1,0 +1,292 @@
+"""Split images -> trained classifier: build the frozen network, choose how to see, compute features, fit the head."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import DataError, RunError
+from headstart.features.extract import FeatureExtractor, Features
+from headstart.features.pooling import ACTIVATIONS, POOLED
+from headstart.learning.choosing import Candidate, Choice, choose_candidate, list_candidates
+from headstart.learning.classifier import Classifier
+from headstart.learning.heads import (
+    LabelledFeatures,
+    check_head,
+    fit_flatten_head,
+    grow_flatten_head,
+    grow_linear_head,
+)
+from headstart.learning.logistic import fit_linear_head
+from headstart.networks.backbone import AS_IS, Backbone, build_backbone
+from headstart.networks.backend import keras
+from headstart.networks.catalogue import BackboneSpec
+from headstart.networks.engine import engine_name
+from headstart.networks.weights import Weights, find_weights
+from headstart.pictures.decode import decode, read
+from headstart.pictures.folder import ImageFile, ImageFolder
+from headstart.pictures.split import stratified_subset, unit_numbers
+from headstart.progress import Progress
+from headstart.recipe import NUM_SCREENED, Recipe, candidate_sizes
+
+_NUM_CHECKED = 16
+_LARGEST_DIFFERENCE = 1e-4
+
+
+class Clock(Protocol):
+    """Something that adds up the seconds of a step."""
+
+    def measures(self, step: str) -> AbstractContextManager[None]:
+        """Add what happens inside to a step."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained classifier, and what is to be said of it.
+
+    Attributes:
+        classifier: the model and its class names.
+        folder: the images that were used; those that could not be decoded are among its skipped files.
+        splits: of those images.
+        test_images: the test images.
+        test_probabilities: (num_test, num_classes), from the stored features and the head.
+        candidate: how the images are seen.
+        spec_name: the backbone's name.
+        weights: source, sha256, licence and note of the weights.
+        fingerprint: the hash of the backbone's weights as loaded.
+        feature_counts: computed, reused, images_per_second.
+        history: one row per epoch, if the head was trained in epochs.
+        head_note: how the head was fitted.
+        notes: what a reader must not miss.
+        backend: Keras's backend and the engine.
+    """
+
+    classifier: Classifier
+    folder: ImageFolder
+    splits: tuple[str, ...]
+    test_images: tuple[ImageFile, ...]
+    test_probabilities: npt.NDArray[np.float64]
+    candidate: Candidate
+    spec_name: str
+    weights: dict[str, str]
+    fingerprint: str
+    feature_counts: dict[str, Any]
+    history: tuple[dict[str, float], ...]
+    head_note: str
+    notes: tuple[str, ...]
+    backend: str
+
+    def check_saved(self, path: Path) -> str:
+        """Read the saved model back and ask it about test images; a sentence about how well it agrees.
+
+        Raises:
+            RunError: it gives other answers than those that were scored.
+        """
+        size = self.candidate.image_size
+        images = self.test_images[:_NUM_CHECKED]
+        pixels = np.stack([decode(read(image.path), (size, size)) for image in images])
+        answers = np.asarray(Classifier.load(path).model(pixels, training=False))
+        difference = float(np.abs(answers - self.test_probabilities[: len(images)]).max())
+        if difference > _LARGEST_DIFFERENCE:
+            raise RunError(
+                f"{path / 'model.keras'} does not give the answers that were scored: probabilities differ by up to "
+                f"{difference:.2g}, where {_LARGEST_DIFFERENCE} is allowed. This is a fault of headstart; please report it."
+            )
+        return (
+            f"model.keras, read back from disk, was asked about {len(images)} test images: its probabilities differ "
+            f"from those that were scored by at most {difference:.1g}."
+        )
+
+
+def train(
+    folder: ImageFolder,
+    splits: Sequence[str],
+    spec: BackboneSpec,
+    recipe: Recipe,
+    clock: Clock,
+    progress: Progress,
+) -> Trained:
+    """Train a classifier on the images of "train" and "val", and ask it about those of "test".
+
+    The linear head needs no validation images, since its strength is cross-validated: it learns from them too.
+    """
+    check_head(recipe.head)
+    weights = find_weights(spec, recipe.weights, progress=progress)
+    keras.utils.set_random_seed(recipe.seed)
+    eyes = _Eyes(spec, weights, ACTIVATIONS if recipe.head == "flatten" else POOLED, recipe.seed, progress)
+    with clock.measures("features"):
+        choice = _choose(folder, splits, eyes, recipe)
+        features = eyes.look(folder.images, choice.candidate)
+        folder, splits = _drop_failures(folder, splits, features)
+    labels = np.array([folder.class_names.index(image.label) for image in folder.images])
+    sides = {name: np.array([split == name for split in splits]) for name in ("train", "val", "test")}
+    with clock.measures("head"):
+        fitted = _fit(eyes, choice.candidate, features, labels, sides, folder, recipe, progress)
+    return Trained(
+        classifier=Classifier(fitted.model, folder.class_names),
+        folder=folder,
+        splits=tuple(splits),
+        test_images=tuple(image for image, split in zip(folder.images, splits, strict=True) if split == "test"),
+        test_probabilities=fitted.test_probabilities,
+        candidate=choice.candidate,
+        spec_name=spec.name,
+        weights=_weights_facts(weights, eyes.fingerprint),
+        fingerprint=eyes.fingerprint,
+        feature_counts=eyes.counts(folder),
+        history=fitted.history,
+        head_note=" ".join(filter(None, (fitted.note, choice.sentence))),
+        notes=_notes(weights, recipe, choice.candidate),
+        backend=f"{keras.backend.backend()}, features by {engine_name()}",
+    )
+
+
+class _Eyes:
+    """A frozen network at whatever size it is asked for, and a count of what it had to compute."""
+
+    def __init__(self, spec: BackboneSpec, weights: Weights, output: str, seed: int, progress: Progress) -> None:
+        self.spec, self.weights, self.progress = spec, weights, progress
+        self._output, self._seed = output, seed
+        self._bodies: dict[Candidate, Backbone] = {}
+        self._computed: set[str] = set()
+        self._seconds, self._num_passes = 0.0, 0
+        self._extractors: dict[int, FeatureExtractor] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        return next(iter(self._bodies.values())).fingerprint
+
+    def body(self, size: int, views: tuple[str, ...] = AS_IS) -> Backbone:
+        key = Candidate(size, views)
+        if key not in self._bodies:
+            self._bodies[key] = build_backbone(self.spec, self.weights, size, views=views, seed=self._seed)
+        return self._bodies[key]
+
+    def look(self, images: Sequence[ImageFile], candidate: Candidate) -> Features:
+        size = candidate.image_size
+        if size not in self._extractors:
+            self._extractors[size] = FeatureExtractor(self.body(size), self._output)
+        features = self._extractors[size].extract(images, candidate.views, progress=self.progress)
+        self._computed |= features.computed
+        if features.num_passes:
+            self._num_passes += features.num_passes
+            self._seconds += features.seconds
+        return features
+
+    def counts(self, folder: ImageFolder) -> dict[str, Any]:
+        computed = sum(image.name in self._computed for image in folder.images)
+        speed = self._num_passes / self._seconds if self._seconds else 0.0
+        return {"computed": computed, "reused": len(folder) - computed, "images_per_second": round(speed, 1)}
+
+
+def _choose(folder: ImageFolder, splits: Sequence[str], eyes: _Eyes, recipe: Recipe) -> Choice:
+    native = eyes.weights.fitting_size(eyes.spec.image_size)
+    if recipe.image_size is not None:
+        sizes: tuple[int, ...] = (eyes.weights.fitting_size(recipe.image_size),)
+    elif recipe.head == "flatten":
+        sizes = (native,)
+    else:
+        sizes = tuple(eyes.weights.fitting_size(size) for size in candidate_sizes(eyes.spec.image_size))
+    candidates = list_candidates(sizes, "one" if recipe.head == "flatten" else recipe.views)
+    if len(candidates) == 1:
+        return Choice(candidates[0], "")
+    pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
+    labels = np.array([folder.class_names.index(image.label) for image in pool])
+    taken = [pool[index] for index in stratified_subset(labels, min(NUM_SCREENED, len(pool)), recipe.seed)]
+    failed = {each.name for each in eyes.look(taken, candidates[0]).failures}
+    taken = [image for image in taken if image.name not in failed]
+    return choose_candidate(
+        candidates,
+        lambda candidate: eyes.look(taken, candidate).values,
+        np.array([folder.class_names.index(image.label) for image in taken]),
+        len(folder.class_names),
+        unit_numbers(taken),
+        seed=recipe.seed,
+    )
+
+
+def _drop_failures(
+    folder: ImageFolder, splits: Sequence[str], features: Features
+) -> tuple[ImageFolder, tuple[str, ...]]:
+    """Leave out what could not be decoded, and see that every class still has images to learn from and to test."""
+    failed = {each.name for each in features.failures}
+    kept = tuple(split for image, split in zip(folder.images, splits, strict=True) if image.name not in failed)
+    folder = folder.without(features.failures)
+    for side, words in (("train", "training"), ("test", "test")):
+        there = {image.label for image, split in zip(folder.images, kept, strict=True) if split == side}
+        for label in folder.class_names if side == "train" else ():
+            if label not in there:
+                raise DataError(
+                    f"Class '{label}' has no {words} image left that can be decoded. {len(failed)} files could not be, "
+                    f"the first is {features.failures[0].name}: {features.failures[0].reason}."
+                )
+        if not there:
+            raise DataError(f"No {words} image is left that can be decoded.")
+    return folder, kept
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fitted:
+    model: Any
+    test_probabilities: npt.NDArray[np.float64]
+    history: tuple[dict[str, float], ...]
+    note: str
+
+
+def _fit(
+    eyes: _Eyes,
+    candidate: Candidate,
+    features: Features,
+    labels: npt.NDArray[np.int64],
+    sides: dict[str, npt.NDArray[np.bool_]],
+    folder: ImageFolder,
+    recipe: Recipe,
+    progress: Progress,
+) -> _Fitted:
+    progress("Fitting the head", 0, 1)
+    num_classes, values = len(folder.class_names), features.values
+    if recipe.head == "flatten":
+        train, val = (LabelledFeatures(values[sides[side]], labels[sides[side]]) for side in ("train", "val"))
+        flatten = fit_flatten_head(
+            train, val, num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=progress
+        )
+        model = grow_flatten_head(eyes.body(candidate.image_size), flatten)
+        best = min(flatten.history, key=lambda row: row["val_loss"])
+        note = f"Trained for {len(flatten.history)} epochs; the weights are those of epoch {best['epoch']}."
+        return _Fitted(model, flatten.probabilities(values[sides["test"]]), flatten.history, note)
+    learns = sides["train"] | sides["val"]
+    units = unit_numbers([image for image, mine in zip(folder.images, learns, strict=True) if mine])
+    head = fit_linear_head(values[learns], labels[learns], num_classes, units, seed=recipe.seed)
+    body = eyes.body(candidate.image_size, candidate.views)
+    progress("Fitting the head", 1, 1)
+    note = f"Logistic regression on {values.shape[-1]:,} features; its strength {head.strength:.3g}"
+    chosen = "was chosen by cross-validation" if len(head.log_losses) else "is the default: too few images to choose"
+    return _Fitted(grow_linear_head(body, head), head.probabilities(values[sides["test"]]), (), f"{note} {chosen}.")
+
+
+def _weights_facts(weights: Weights, fingerprint: str) -> dict[str, str]:
+    note = "" if weights.path else "Random weights, as asked for with --weights none."
+    return {
+        "source": weights.source,
+        "sha256": weights.sha256 or fingerprint,
+        "licence": weights.licence,
+        "note": note,
+    }
+
+
+def _notes(weights: Weights, recipe: Recipe, candidate: Candidate) -> tuple[str, ...]:
+    notes = []
+    if weights.path is None:
+        notes.append("The backbone's weights are random (--weights none): nothing was transferred, expect little.")
+    if recipe.image_size is not None and candidate.image_size != recipe.image_size:
+        notes.append(
+            f"Images are {candidate.image_size} pixels instead of {recipe.image_size}: these weights are exact only at "
+            "such sizes."
+        )
+    return tuple(notes)

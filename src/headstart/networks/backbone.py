@@ -1,0 +1,163 @@
+"""A backbone as a frozen Keras network that takes pixels: preprocessing inside, weights checked, stages known."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from headstart.errors import DataError, WeightsError
+from headstart.networks.backend import keras
+from headstart.networks.catalogue import BackboneSpec
+from headstart.networks.converters import CONVERTERS
+from headstart.networks.keras_file import read_keras_weights
+from headstart.networks.stages import Stage, find_stages
+from headstart.networks.torch_checkpoint import read_torch_checkpoint
+from headstart.networks.weights import Weights
+
+AS_IS = ("as_is",)
+FLIPS = ("as_is", "mirrored", "upside_down", "turned")
+
+# Statistics of ImageNet: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/applications/imagenet_utils.py
+_CAFFE_BGR_MEAN = (103.939, 116.779, 123.68)
+_TORCH_MEAN = np.array([0.485, 0.456, 0.406])
+_TORCH_STD = np.array([0.229, 0.224, 0.225])
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A pretrained network without its top.
+
+    Attributes:
+        spec: its row of the catalogue.
+        model: pixels (n, size, size, 3) of 0 to 255 -> activations (n, h, w, c); a flat graph, every layer frozen.
+        stages: its clean cuts, from shallow to deep.
+        weights: where its weights came from.
+        fingerprint: the SHA-256 of every weight in it, in order.
+        views: how it looks at each image: once, or as it is and flipped.
+    """
+
+    spec: BackboneSpec
+    model: keras.Model
+    stages: tuple[Stage, ...]
+    weights: Weights
+    fingerprint: str
+    views: tuple[str, ...] = AS_IS
+
+
+def build_backbone(
+    spec: BackboneSpec,
+    weights: Weights,
+    image_size: int,
+    *,
+    dtype: str = "uint8",
+    views: tuple[str, ...] = AS_IS,
+    seed: int | None = None,
+) -> Backbone:
+    """Build a backbone for square images, with its preprocessing inside and its weights checked and loaded.
+
+    Args:
+        spec: which one.
+        weights: from `find_weights`.
+        image_size: the side in pixels.
+        dtype: of the pixels: "uint8", or "float32" for 0 to 255 as floats.
+        views: `AS_IS`, or `FLIPS`: then a batch of n images goes through the network as 4 n, view after view.
+
+        seed: of random weights, where they were asked for.
+
+    Raises:
+        DataError: the size is too small for the network.
+        WeightsError: the weights do not fit.
+    """
+    if image_size < spec.smallest_size:
+        raise DataError(f"{spec.name} needs images of at least {spec.smallest_size} pixels; got {image_size}.")
+    if weights.path is None and seed is not None:
+        keras.utils.set_random_seed(seed)
+    pixels = keras.Input((image_size, image_size, 3), dtype=dtype, name="pixels")
+    prepared = preprocess(flip_views(pixels) if views == FLIPS else pixels, weights.preprocessing)
+    builder = getattr(keras.applications, spec.name)
+    # The weights are never left to Keras: it would download them, and would not say what does not fit.
+    model = builder(input_tensor=prepared, include_top=False, weights=None)
+    _load(model, spec, weights)
+    freeze(model)
+    return Backbone(spec, model, find_stages(model), weights, fingerprint(model), views)
+
+
+def preprocess(pixels: Any, mode: str) -> Any:
+    """Pixels of 0 to 255 to what a family was trained on, as plain Keras layers in the graph.
+
+    Args:
+        pixels: a symbolic tensor (n, h, w, 3), RGB.
+        mode: "caffe", "tf", "torch" or "none", as in ``keras.applications.imagenet_utils.preprocess_input``.
+    """
+    if mode == "tf":
+        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(pixels)
+    if mode == "torch":
+        scale, offset = 1 / (255 * _TORCH_STD), -_TORCH_MEAN / _TORCH_STD
+        return keras.layers.Rescaling(scale.tolist(), offset=offset.tolist(), name="preprocessing")(pixels)
+    if mode == "caffe":
+        floats = keras.layers.Rescaling(1.0, name="preprocessing_float")(pixels)
+        blue_first = keras.ops.flip(floats, axis=-1)
+        offset = [-mean for mean in _CAFFE_BGR_MEAN]
+        return keras.layers.Rescaling(1.0, offset=offset, name="preprocessing")(blue_first)
+    return keras.layers.Rescaling(1.0, name="preprocessing")(pixels)
+
+
+def flip_views(pixels: Any) -> Any:
+    """(n, h, w, 3) to (4 n, h, w, 3): as it is, mirrored left to right, upside down, and both."""
+    mirrored = keras.ops.flip(pixels, axis=2)
+    both = keras.ops.concatenate([pixels, mirrored], axis=0)
+    return keras.ops.concatenate([both, keras.ops.flip(both, axis=1)], axis=0)
+
+
+def freeze(model: keras.Model) -> None:
+    """Freeze every layer. A frozen BatchNormalization also keeps its moving statistics, on every backend.
+
+    The layers are frozen one by one, not only the model, since they outlive it: a head grown on them makes a new
+    model. Compile after it; a model that was compiled before keeps training what it trained.
+    """
+    model.trainable = False
+    for layer in model.layers:
+        layer.trainable = False
+
+
+def fingerprint(model: keras.Model) -> str:
+    """The SHA-256 of every weight of a model, in order; two models that compute the same have the same."""
+    digest = hashlib.sha256()
+    for value in model.get_weights():
+        digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
+
+
+def _load(model: keras.Model, spec: BackboneSpec, weights: Weights) -> None:
+    if weights.path is None:
+        return
+    if weights.layout:
+        values = CONVERTERS[weights.layout](read_torch_checkpoint(weights.path))
+    elif weights.path.name.endswith(".weights.h5"):
+        _load_keras_3(model, spec, weights)
+        return
+    else:
+        values = read_keras_weights(weights.path, model)
+    wrong = [
+        f"layer '{name}', from {tuple(ours.shape)} to {tuple(theirs.shape)}"
+        for name, arrays in values.items()
+        for ours, theirs in zip(model.get_layer(name).weights, arrays, strict=True)
+        if tuple(ours.shape) != tuple(theirs.shape)
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{weights.path} does not fit {spec.name}: {len(wrong)} shapes differ (from the network's to the file's): "
+            f"{'; '.join(wrong[:5])}{'; ...' if len(wrong) > 5 else '.'}"
+        )
+    for name, arrays in values.items():
+        model.get_layer(name).set_weights(arrays)
+
+
+def _load_keras_3(model: keras.Model, spec: BackboneSpec, weights: Weights) -> None:
+    try:
+        model.load_weights(weights.path)
+    except Exception as error:  # Keras and h5py raise many kinds for a file that does not fit or is damaged.
+        raise WeightsError(f"{weights.path} does not fit {spec.name}: {error}") from error

@@ -1,0 +1,63 @@
+"""Where a network can be cut: its stages, found in the graph itself.
+
+A *clean cut* is a layer that everything after it depends on and nothing before it: no other tensor crosses the cut, so
+all that lies below can be frozen, or computed once, without touching what lies above. The deepest clean cut at each
+resolution ends a *stage*: stage1 at half the image's side, stage2 at a quarter, and so on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from typing import Any
+
+from headstart.networks.backend import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """The end of one stage.
+
+    Attributes:
+        name: "stage1" (shallow) to "stage5" (deep).
+        layer: the name of the layer whose output is the cut.
+        num_channels: channels of that output.
+    """
+
+    name: str
+    layer: str
+    num_channels: int
+
+
+def find_stages(backbone: keras.Model) -> tuple[Stage, ...]:
+    """The stages of a network of image shape (height, width, 3), from shallow to deep."""
+    side = backbone.inputs[0].shape[1]
+    found: dict[int, Stage] = {}
+    for layer, output in _clean_cuts(backbone):
+        if len(output.shape) != 4 or output.shape[1] >= side or isinstance(layer, keras.layers.ZeroPadding2D):
+            continue
+        # Unpadded convolutions leave 147 of 299 where half would be 149.5: the nearest power of two names the stage.
+        number = round(math.log2(side / output.shape[1]))
+        if number:
+            found[number] = Stage(f"stage{number}", layer.name, output.shape[-1])
+    return tuple(found[number] for number in sorted(found))
+
+
+def _clean_cuts(model: keras.Model) -> list[tuple[Any, Any]]:
+    """Every (layer, output) such that the output is the only tensor that later layers still need."""
+    nodes = [layer._inbound_nodes[0] for layer in model.layers]
+    waiting = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    alive: set[int] = set()
+    cuts = []
+    for layer, node in zip(model.layers, nodes, strict=True):
+        for tensor in node.input_tensors:
+            waiting[id(tensor)] -= 1
+            if not waiting[id(tensor)]:
+                alive.discard(id(tensor))
+        (output, *others) = node.outputs
+        if waiting[id(output)]:
+            alive.add(id(output))
+        if not others and alive <= {id(output)}:
+            cuts.append((layer, output))
+    return cuts

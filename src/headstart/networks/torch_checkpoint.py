@@ -1,0 +1,166 @@
+"""Reads PyTorch checkpoints as tensors and nothing else. PyTorch is not needed, and no code in the file can run.
+
+Both layouts are read: the zip archive of PyTorch >= 1.6, and the older row of pickles followed by raw storages
+(https://github.com/pytorch/pytorch/blob/main/torch/serialization.py). The unpickler knows four names; any other is
+refused before it is looked up. Every size is checked against the bytes that are there before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import math
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import WeightsError
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_STORAGES = {
+    "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
+    "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
+}  # fmt: skip
+_MAX_PICKLE_BYTES = 64_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: np.dtype[Any]
+    num_elements: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_torch_checkpoint(path: str | Path) -> Tensors:
+    """The tensors of a checkpoint by name, such as "features.0.0.weight".
+
+    Args:
+        path: a file that ``torch.save`` wrote, holding a state dict (or a dict with one under "state_dict").
+
+    Raises:
+        WeightsError: the file is no such checkpoint, is damaged, or asks for anything but tensors.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
+    except WeightsError as error:
+        raise WeightsError(f"{path} was not read: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:  # A hostile pickle can raise anything while it is read.
+        raise WeightsError(f"{path} is not a PyTorch checkpoint, or is damaged ({type(error).__name__}).") from error
+
+
+class _TensorsOnly(pickle.Unpickler):
+    """An unpickler that can build dicts, numbers, texts and tensors."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch" and name in _STORAGES:
+            return _StorageType(_STORAGES[name])
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _parameter
+        raise WeightsError(
+            f"it asks for {module}.{name}; a checkpoint of weights holds tensors alone. Save it with "
+            "torch.save(model.state_dict(), path)."
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, storage_type, key, _, num_elements = pid[:5]
+        if kind != "storage" or not isinstance(storage_type, _StorageType):
+            raise WeightsError("it refers to something that is no tensor.")
+        return _Storage(str(key), np.dtype(storage_type.dtype), int(num_elements))
+
+
+def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
+    return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+
+def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
+    return tensor
+
+
+def _read_zip(file: BinaryIO) -> Tensors:
+    with zipfile.ZipFile(file) as archive:
+        (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
+        if archive.getinfo(pickled).file_size > _MAX_PICKLE_BYTES:
+            raise WeightsError("its index is too large.")
+        found = _named_tensors(_TensorsOnly(io.BytesIO(archive.read(pickled))).load())
+        folder = pickled.removesuffix("data.pkl")
+        values: dict[str, npt.NDArray[Any]] = {}
+        for storage in {tensor.storage.key: tensor.storage for tensor in found.values()}.values():
+            member = archive.getinfo(f"{folder}data/{storage.key}")
+            # Stored, not deflated, as torch writes it: so what is read cannot be larger than the file.
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise WeightsError("its tensors are compressed.")
+            values[storage.key] = np.frombuffer(archive.read(member), storage.dtype)
+    return {name: _view(tensor, values[tensor.storage.key]) for name, tensor in found.items()}
+
+
+def _read_legacy(file: BinaryIO) -> Tensors:
+    file.seek(0, io.SEEK_END)
+    size = file.tell()
+    file.seek(0)
+    magic, _protocol, _system, state = (_TensorsOnly(file).load() for _ in range(4))
+    if magic != _LEGACY_MAGIC:
+        raise WeightsError("it does not begin as a PyTorch checkpoint does.")
+    found = _named_tensors(state)
+    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in found.values()}
+    values: dict[str, npt.NDArray[Any]] = {}
+    for key in _TensorsOnly(file).load():
+        num_elements = int.from_bytes(file.read(8), "little", signed=True)
+        dtype = dtypes[str(key)]
+        if not 0 <= num_elements * dtype.itemsize <= size - file.tell():
+            raise WeightsError("it ends before its tensors do.")
+        values[str(key)] = np.frombuffer(file.read(num_elements * dtype.itemsize), dtype)
+    return {name: _view(tensor, values[tensor.storage.key]) for name, tensor in found.items()}
+
+
+def _named_tensors(state: Any) -> dict[str, _Tensor]:
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        raise WeightsError("it holds no state dict.")
+    found = {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, _Tensor)}
+    if not found:
+        raise WeightsError("it holds no tensor.")
+    return found
+
+
+def _view(tensor: _Tensor, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy of the tensor, after checking that it lies inside its storage."""
+    shape, strides = tensor.shape, tensor.strides
+    if len(shape) != len(strides) or min((*shape, *strides, tensor.offset), default=0) < 0:
+        raise WeightsError("a tensor's shape makes no sense.")
+    last = tensor.offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
+    if math.prod(shape) > values.size or (math.prod(shape) and last >= values.size):
+        raise WeightsError("a tensor is larger than its storage.")
+    step = values.dtype.itemsize
+    window = np.lib.stride_tricks.as_strided(
+        values[tensor.offset :], shape, tuple(stride * step for stride in strides), writeable=False
+    )
+    return np.array(window)

@@ -1,0 +1,62 @@
+"""Recipe: every choice that makes a run, flat and frozen; and the rules that suggest one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from headstart.errors import DataError
+
+VIEWS = ("auto", "one", "flips")
+
+NUM_SCREENED = 320
+"""Images on which sizes and views are tried before the rest is computed: enough to see a gain of a few points."""
+
+_LARGER = 12 / 7  # 224 -> 384, 299 -> 512: the step that EfficientNet and BiT take for fine detail.
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Every choice of a run.
+
+    Attributes:
+        backbone: Keras's name.
+        weights: "auto", "imagenet", "packaged", "none" or a path.
+        head: "linear" or "flatten".
+        image_size: the side in pixels, or None: chosen on the training images.
+        views: "one" (each image as it is), "flips" (averaged with its mirror images), "auto" (chosen likewise).
+        seed: of the split, the folds and the training.
+        epochs: at most, for a head that is trained in epochs.
+        test: the part of the images that is kept for the test.
+        val: the part that is kept for validation.
+    """
+
+    backbone: str = "MobileNetV2"
+    weights: str = "auto"
+    head: str = "linear"
+    image_size: int | None = None
+    views: str = "auto"
+    seed: int = 0
+    epochs: int = 20
+    test: float = 0.2
+    val: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense, before any work is done."""
+        if self.image_size is not None and not 32 <= self.image_size <= 2048:
+            raise DataError(f"--image-size must be from 32 to 2048 pixels, or left out to be chosen; got {self.image_size}.")
+        if not 1 <= self.epochs <= 100_000:
+            raise DataError(f"--epochs must be at least 1; got {self.epochs}.")
+        if not 0 <= self.seed < 2**32:
+            raise DataError(f"--seed must be from 0 to {2**32 - 1}; got {self.seed}.")
+        if self.views not in VIEWS:
+            raise DataError(f"--views must be one of {', '.join(VIEWS)}; got '{self.views}'.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return dataclasses.asdict(self)
+
+
+def candidate_sizes(native: int) -> tuple[int, int]:
+    """The sizes worth trying: what the network was trained at, and one at which small things are larger."""
+    return native, round(native * _LARGER / 32) * 32

@@ -1,0 +1,156 @@
+"""How headstart looks in a terminal. Everything goes to standard error but what a command is asked to print."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.progress import Progress
+
+if TYPE_CHECKING:
+    from headstart.learning.classifier import Prediction
+    from headstart.networks.catalogue import BackboneSpec
+    from headstart.pictures.folder import Skipped
+    from headstart.scoring.evaluation import Evaluation
+    from headstart.workflow import Run
+
+_MAX_SKIPPED = 10
+_PLAIN_SECONDS = 5.0  # Between two lines of progress where there is no terminal to draw a bar on.
+
+
+def say(text: str) -> None:
+    """Print a line for the person."""
+    sys.stderr.write(text + "\n")
+
+
+def complain(text: str) -> None:
+    """Print an error."""
+    sys.stderr.write(f"error: {text}\n")
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    """Progress with speed and time left: a bar in a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")]
+    with RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as display:
+        tasks: dict[str, tuple[Any, float]] = {}
+
+        def draw(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = (display.add_task(step, total=total, speed=""), time.perf_counter())
+            task, start = tasks[step]
+            display.update(task, completed=done, total=total, speed=_speed(done, total, time.perf_counter() - start))
+
+        yield draw
+
+
+def _speed(done: int, total: int, seconds: float) -> str:
+    return f"{done / seconds:,.0f}/s" if total > 1 and seconds > 0.2 else ""
+
+
+def _lines() -> Progress:
+    said: dict[str, tuple[float, float]] = {}
+
+    def tell(step: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        start, last = said.get(step, (now, now))
+        said.setdefault(step, (start, last))
+        if total > 1 and (now - last >= _PLAIN_SECONDS or (done >= total and now - start >= _PLAIN_SECONDS)):
+            said[step] = (start, now)
+            left = (now - start) / done * (total - done) if done else 0.0
+            say(f"{step}: {done:,} of {total:,}, {_speed(done, total, now - start)}, {left:.0f} s left")
+
+    return tell
+
+
+def show_run(run: Run) -> None:
+    """What a person wants to know when `fit` is done."""
+    from headstart.reporting.runs import REPORT_FILE
+
+    facts = run.facts
+    summary = facts["summary"]
+    show_skipped_plain(facts["skipped"])
+    for note in facts["notes"]:
+        say(f"Note: {note}")
+    features, seconds = summary["features"], facts["seconds"]
+    say(f"Weights: {summary['weights']['source']}, SHA-256 {summary['weights']['sha256']}")
+    if facts["head_note"]:
+        say(facts["head_note"])
+    computed = f"{features['computed']:,} computed at {features['images_per_second']:.0f} a second"
+    none = "none computed"
+    say(f"Features: {computed if features['computed'] else none}, {features['reused']:,} reused from the store.")
+    say(facts["self_check"])
+    say("")
+    show_evaluation(run.evaluation)
+    say(f"\nDone in {seconds['total']:.0f} s. Report: {run.path / REPORT_FILE}")
+    say(f"Use it: headstart predict {run.path} PICTURE...")
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """The score in words."""
+    from headstart.reporting.report import baseline, evidence, headline
+
+    say(headline(evaluation))
+    say(evidence(evaluation))
+    say(baseline(evaluation))
+
+
+def show_skipped(skipped: Sequence[Skipped]) -> None:
+    """The first files that were left out, each with its reason."""
+    show_skipped_plain([{"name": each.name, "reason": each.reason} for each in skipped])
+
+
+def show_skipped_plain(skipped: Sequence[Mapping[str, str]]) -> None:
+    """The same from a run's facts."""
+    from headstart.reporting.report import clean
+
+    for each in skipped[:_MAX_SKIPPED]:
+        say(f"Skipped {clean(each['name'])}: {each['reason']}")
+    if len(skipped) > _MAX_SKIPPED:
+        say(f"... and {len(skipped) - _MAX_SKIPPED:,} more; all are in the report.")
+
+
+def show_predictions(predictions: Sequence[Prediction]) -> None:
+    """One line per file, on standard output: what a command is for."""
+    from headstart.reporting.report import clean
+
+    for each in predictions:
+        said = f"error: {each.error}" if each.error else f"{clean(each.label)}\t{each.probability:.1%}"
+        sys.stdout.write(f"{clean(each.path)}\t{said}\n")
+
+
+def show_models(specs: Sequence[BackboneSpec]) -> None:
+    """The catalogue as a table."""
+    rows = [
+        (
+            spec.name, f"{spec.image_size}", f"{spec.num_params / 1e6:.1f}", f"{spec.size_mb}",
+            f"{spec.imagenet_top1:.1%}", ", ".join(spec.weight_sources),
+        )
+        for spec in specs
+    ]  # fmt: skip
+    _table(("backbone", "pixels", "params (M)", "MB", "ImageNet top-1", "weights"), rows)
+
+
+def show_weights(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """The sources of weights as a table."""
+    lines = [(each["backbone"], each["source"], "here" if each["cached"] else "not fetched") for each in rows]
+    _table(("backbone", "source", "in the cache"), lines)
+    say(f"Cache: {folder}")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    for row in (header, *rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")

