@@ -54,7 +54,9 @@ def fit(
     backbone: Annotated[str, typer.Option(help="Keras's name; see 'headstart models'.")] = "MobileNetV2",
     weights: Annotated[str, typer.Option(help="auto, imagenet, packaged, none, or a path.")] = "auto",
     head: Annotated[str, typer.Option(help="linear (logistic regression) or flatten (Flatten, Dense 256).")] = "linear",
-    image_size: Annotated[int | None, typer.Option(help="Side in pixels. Default: chosen on the training images.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side in pixels. Default: chosen on the training images.")
+    ] = None,
     views: Annotated[str, typer.Option(help="one, flips (average with mirror images), or auto (chosen).")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
     epochs: Annotated[int, typer.Option(help="At most, for a head that is trained in epochs.")] = 20,
@@ -214,9 +216,7 @@ def weights_verify(as_json: Json = False) -> None:
     if not files:
         terminal.say(f"No weights in {weights_folder()} yet.")
     if as_json:
-        rows = [
-            {"path": str(each.path), "source": each.source, "sha256": each.sha256, "ok": each.ok} for each in files
-        ]
+        rows = [{"path": str(each.path), "source": each.source, "sha256": each.sha256, "ok": each.ok} for each in files]
         _print_json({"files": rows})
     bad = [each for each in files if not each.ok]
     if bad:

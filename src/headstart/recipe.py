@@ -44,7 +44,9 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense, before any work is done."""
         if self.image_size is not None and not 32 <= self.image_size <= 2048:
-            raise DataError(f"--image-size must be from 32 to 2048 pixels, or left out to be chosen; got {self.image_size}.")
+            raise DataError(
+                f"--image-size must be from 32 to 2048 pixels, or left out to be chosen; got {self.image_size}."
+            )
         if not 1 <= self.epochs <= 100_000:
             raise DataError(f"--epochs must be at least 1; got {self.epochs}.")
         if not 0 <= self.seed < 2**32:

@@ -60,16 +60,17 @@ def _speed(done: int, total: int, seconds: float) -> str:
 
 
 def _lines() -> Progress:
-    said: dict[str, tuple[float, float]] = {}
+    started: dict[str, float] = {}
+    last_said = time.perf_counter()
 
     def tell(step: str, done: int, total: int) -> None:
+        nonlocal last_said
         now = time.perf_counter()
-        start, last = said.get(step, (now, now))
-        said.setdefault(step, (start, last))
-        if total > 1 and (now - last >= _PLAIN_SECONDS or (done >= total and now - start >= _PLAIN_SECONDS)):
-            said[step] = (start, now)
-            left = (now - start) / done * (total - done) if done else 0.0
-            say(f"{step}: {done:,} of {total:,}, {_speed(done, total, now - start)}, {left:.0f} s left")
+        start = started.setdefault(step, now)
+        if total > 1 and now - last_said >= _PLAIN_SECONDS:
+            last_said = now
+            left = f", {(now - start) / done * (total - done):.0f} s left" if 0 < done < total else ""
+            say(f"{step}: {done:,} of {total:,}{left}")
 
     return tell
 

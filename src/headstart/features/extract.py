@@ -67,13 +67,19 @@ class FeatureExtractor:
         self.image_size: int = backbone.model.inputs[0].shape[1]
 
     def extract(
-        self, images: Sequence[ImageFile], views: Sequence[str] = ("as_is",), *, progress: Progress = silent
+        self,
+        images: Sequence[ImageFile],
+        views: Sequence[str] = ("as_is",),
+        *,
+        step: str = "Computing features",
+        progress: Progress = silent,
     ) -> Features:
         """The features of images, from the store or computed; interrupted, it keeps what it has.
 
         Args:
             images: scanned files.
             views: names in `VIEWS`.
+            step: what the progress is called.
             progress: told how many images have their features.
         """
         start = time.perf_counter()
@@ -81,7 +87,12 @@ class FeatureExtractor:
         found = {view: store.load([image.sha256 for image in images]) for view, store in stores.items()}
         distinct = {image.sha256: image for image in images}
         missing = [image for sha, image in distinct.items() if any(sha not in rows for rows in found.values())]
-        failed = self._compute(missing, stores, found, progress, len(images)) if missing else {}
+        known = len(images) - len(missing)
+
+        def tell(done: int) -> None:
+            progress(f"{step} at {self.image_size} px", known + done, len(images))
+
+        failed = self._compute(missing, stores, found, tell) if missing else {}
         failures = tuple(Skipped(image.name, failed[image.sha256]) for image in images if image.sha256 in failed)
         usable = [image.sha256 for image in images if image.sha256 not in failed]
         values = np.stack([np.stack([rows[sha] for rows in found.values()]) for sha in usable]) if usable else None
@@ -112,29 +123,27 @@ class FeatureExtractor:
         missing: Sequence[ImageFile],
         stores: Mapping[str, FeatureStore],
         found: Mapping[str, dict[str, Rows]],
-        progress: Progress,
-        num_images: int,
+        tell: Callable[[int], None],
     ) -> dict[str, str]:
         """Fill ``found`` and the stores with what is missing; returns the reason for each hash that failed."""
-        step = f"Computing features at {self.image_size} px"
-        progress(step, num_images - len(missing), num_images)
+        tell(0)
         if self._engine is None:
             self._engine = make_engine(feature_model(self._backbone, self._output))
         failed: dict[str, str] = {}
         fresh: dict[str, dict[str, Rows]] = {view: {} for view in stores}
-        done = num_images - len(missing)
+        done = 0
         try:
             for hashes, pixels in self._batches(missing, failed):
                 for view, kept in fresh.items():
                     rows = self._engine.run(np.ascontiguousarray(VIEWS[view](pixels)))
                     kept.update(zip(hashes, rows, strict=True))
                 done += len(hashes)
-                progress(step, done, num_images)
+                tell(done)
                 if len(next(iter(fresh.values()))) >= _IMAGES_PER_SHARD:
                     _keep(fresh, stores, found)
         finally:  # Also when interrupted: what was computed is not computed again.
             _keep(fresh, stores, found)
-        progress(step, num_images, num_images)
+        tell(len(missing))
         return failed
 
     def _batches(self, images: Sequence[ImageFile], failed: dict[str, str]) -> Iterator[tuple[list[str], Pixels]]:

@@ -36,4 +36,4 @@ def feature_model(backbone: Backbone, output: str = POOLED) -> keras.Model:
         features = pooled_features(backbone)
     else:
         features = keras.layers.Flatten(name="flatten")(backbone.model.output)
-    return keras.Model(backbone.model.inputs, features, name=f"{backbone.spec.name}_features")
+    return keras.Model(backbone.model.inputs[0], features, name=f"{backbone.spec.name}_features")

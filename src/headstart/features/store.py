@@ -91,9 +91,7 @@ class FeatureStore:
         data = buffer.getvalue()
         with write_atomically(self._folder / f"{name}.npy") as file:
             file.write(data)
-        _write_json(
-            self._folder / f"{name}.json", {"sha256": hashlib.sha256(data).hexdigest(), "images": list(rows)}
-        )
+        _write_json(self._folder / f"{name}.json", {"sha256": hashlib.sha256(data).hexdigest(), "images": list(rows)})
 
 
 def _read_shard(index: Path, wanted: set[str]) -> dict[str, Rows]:

@@ -41,7 +41,7 @@ def grow_linear_head(backbone: Backbone, head: LinearHead) -> keras.Model:
         by_view = keras.ops.reshape(features, (num_views, -1, features.shape[-1]))
         features = keras.ops.mean(by_view, axis=0)
     dense = keras.layers.Dense(len(head.bias), activation="softmax", name="probabilities")
-    model = keras.Model(backbone.model.inputs, dense(features), name=f"{backbone.spec.name}_linear")
+    model = keras.Model(backbone.model.inputs[0], dense(features), name=f"{backbone.spec.name}_linear")
     dense.set_weights([head.kernel, head.bias])
     return model
 
@@ -131,6 +131,4 @@ def fit_flatten_head(
 
 def grow_flatten_head(backbone: Backbone, head: FlattenHead) -> keras.Model:
     """Put a trained flatten head on its backbone: pixels -> probabilities."""
-    return keras.Model(
-        backbone.model.inputs, head.grow(backbone.model.output), name=f"{backbone.spec.name}_flatten"
-    )
+    return keras.Model(backbone.model.inputs[0], head.grow(backbone.model.output), name=f"{backbone.spec.name}_flatten")

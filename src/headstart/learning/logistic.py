@@ -60,9 +60,7 @@ class LinearHead:
         return np.asarray(softmax(logits.astype(np.float64), axis=1))
 
 
-def fit_linear_head(
-    features: Matrix, labels: Labels, num_classes: int, units: Labels, *, seed: int
-) -> LinearHead:
+def fit_linear_head(features: Matrix, labels: Labels, num_classes: int, units: Labels, *, seed: int) -> LinearHead:
     """Fit the head, its strength chosen by cross-validation.
 
     Args:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from headstart.errors import DataError, RunError
 from headstart.features.extract import FeatureExtractor, Features
 from headstart.features.pooling import ACTIVATIONS, POOLED
-from headstart.learning.choosing import Candidate, Choice, choose_candidate, list_candidates
+from headstart.learning.choosing import Candidate, Choice, choose_candidate
 from headstart.learning.classifier import Classifier
 from headstart.learning.heads import (
     LabelledFeatures,
@@ -24,7 +24,7 @@ from headstart.learning.heads import (
     grow_linear_head,
 )
 from headstart.learning.logistic import fit_linear_head
-from headstart.networks.backbone import AS_IS, Backbone, build_backbone
+from headstart.networks.backbone import AS_IS, FLIPS, Backbone, build_backbone
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import BackboneSpec
 from headstart.networks.engine import engine_name
@@ -168,11 +168,11 @@ class _Eyes:
             self._bodies[key] = build_backbone(self.spec, self.weights, size, views=views, seed=self._seed)
         return self._bodies[key]
 
-    def look(self, images: Sequence[ImageFile], candidate: Candidate) -> Features:
+    def look(self, images: Sequence[ImageFile], candidate: Candidate, step: str = "Computing features") -> Features:
         size = candidate.image_size
         if size not in self._extractors:
             self._extractors[size] = FeatureExtractor(self.body(size), self._output)
-        features = self._extractors[size].extract(images, candidate.views, progress=self.progress)
+        features = self._extractors[size].extract(images, candidate.views, step=step, progress=self.progress)
         self._computed |= features.computed
         if features.num_passes:
             self._num_passes += features.num_passes
@@ -193,17 +193,19 @@ def _choose(folder: ImageFolder, splits: Sequence[str], eyes: _Eyes, recipe: Rec
         sizes = (native,)
     else:
         sizes = tuple(eyes.weights.fitting_size(size) for size in candidate_sizes(eyes.spec.image_size))
-    candidates = list_candidates(sizes, "one" if recipe.head == "flatten" else recipe.views)
-    if len(candidates) == 1:
-        return Choice(candidates[0], "")
+    views = "one" if recipe.head == "flatten" else recipe.views
+    if len(sizes) == 1 and views != "auto":
+        return Choice(Candidate(sizes[0], FLIPS if views == "flips" else AS_IS), "")
     pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
     labels = np.array([folder.class_names.index(image.label) for image in pool])
     taken = [pool[index] for index in stratified_subset(labels, min(NUM_SCREENED, len(pool)), recipe.seed)]
-    failed = {each.name for each in eyes.look(taken, candidates[0]).failures}
+    step = "Trying sizes and views"
+    failed = {each.name for each in eyes.look(taken, Candidate(sizes[0], AS_IS), step).failures}
     taken = [image for image in taken if image.name not in failed]
     return choose_candidate(
-        candidates,
-        lambda candidate: eyes.look(taken, candidate).values,
+        sizes,
+        views,
+        lambda candidate: eyes.look(taken, candidate, step).values,
         np.array([folder.class_names.index(image.label) for image in taken]),
         len(folder.class_names),
         unit_numbers(taken),
@@ -253,9 +255,7 @@ def _fit(
     num_classes, values = len(folder.class_names), features.values
     if recipe.head == "flatten":
         train, val = (LabelledFeatures(values[sides[side]], labels[sides[side]]) for side in ("train", "val"))
-        flatten = fit_flatten_head(
-            train, val, num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=progress
-        )
+        flatten = fit_flatten_head(train, val, num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=progress)
         model = grow_flatten_head(eyes.body(candidate.image_size), flatten)
         best = min(flatten.history, key=lambda row: row["val_loss"])
         note = f"Trained for {len(flatten.history)} epochs; the weights are those of epoch {best['epoch']}."

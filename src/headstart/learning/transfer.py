@@ -39,7 +39,7 @@ def transfer_model(
     # float32, so that pixels which were resized to fractions are not cut to whole numbers.
     body = build_backbone(spec, found, size, dtype="float32")
     model = keras.Model(
-        body.model.inputs, flatten_head(num_classes)(body.model.output), name=f"{spec.name}_transfer"
+        body.model.inputs[0], flatten_head(num_classes)(body.model.output), name=f"{spec.name}_transfer"
     )
     compile_classifier(model)
     return model

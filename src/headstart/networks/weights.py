@@ -162,7 +162,9 @@ def _own_file(spec: BackboneSpec, path: Path) -> Weights:
     if beside.is_file():
         expected = (beside.read_text(encoding="utf-8", errors="replace").split() or [""])[0].lower()
         if expected != sha256:
-            raise WeightsError(f"{path} has SHA-256 {sha256}; {beside.name} beside it says {expected}. It was not used.")
+            raise WeightsError(
+                f"{path} has SHA-256 {sha256}; {beside.name} beside it says {expected}. It was not used."
+            )
     source = f"file {path.name}"
     if path.suffix in {".pt", ".pth"}:
         if not spec.packaged:

@@ -1,0 +1,42 @@
+# Each target does all its own set-up in .venv and never touches the system's Python.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-torch check format bench install clean
+
+demo: $(VENV)/.user
+	$(BIN)/headstart demo
+
+test: $(VENV)/.dev check
+	$(BIN)/python -m pytest -m "not slow"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend"
+
+test-torch: .venv-torch/.torch
+	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -m "backend or torch"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+install: $(VENV)/.dev
+
+$(VENV)/.user: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e '.[tensorflow]' && touch $@
+
+$(VENV)/.dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e '.[dev]' && touch $@ $(VENV)/.user
+
+.venv-torch/.torch: pyproject.toml
+	test -x .venv-torch/bin/python || $(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install -q 'torch==2.13.0' -e '.[test]' && touch $@
+
+clean:
+	rm -rf $(VENV) .venv-torch
