@@ -43,6 +43,7 @@ class UnknownNameError(HeadstartError):
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Word the message."""
         known = list(known)
         by_lower = {each.lower(): each for each in known}
         close = [by_lower[low] for low in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
@@ -64,4 +65,5 @@ class MissingExtraError(HeadstartError):
     """
 
     def __init__(self, need: str, library: str, extra: str) -> None:
+        """Word the message."""
         super().__init__(f"{need} needs {library}, which is not installed. Run: pip install 'headstart[{extra}]'")

@@ -149,7 +149,7 @@ class FeatureExtractor:
     def _batches(self, images: Sequence[ImageFile], failed: dict[str, str]) -> Iterator[tuple[list[str], Pixels]]:
         """Decoded batches, a few of them ahead of the network, in order."""
         decoded = _decode_ahead(images, self.image_size)
-        good = ((image, pixels) for image, pixels in decoded if _is_good(image, pixels, failed))
+        good = _only_good(decoded, failed)
         while batch := list(itertools.islice(good, BATCH_SIZE)):
             yield [image.sha256 for image, _ in batch], np.stack([pixels for _, pixels in batch])
 
@@ -188,8 +188,11 @@ def _decode(image: ImageFile, size: int) -> Pixels | ImageError:
         return error
 
 
-def _is_good(image: ImageFile, pixels: Pixels | ImageError, failed: dict[str, str]) -> bool:
-    if isinstance(pixels, ImageError):
-        failed[image.sha256] = str(pixels)
-        return False
-    return True
+def _only_good(
+    decoded: Iterator[tuple[ImageFile, Pixels | ImageError]], failed: dict[str, str]
+) -> Iterator[tuple[ImageFile, Pixels]]:
+    for image, pixels in decoded:
+        if isinstance(pixels, ImageError):
+            failed[image.sha256] = str(pixels)
+        else:
+            yield image, pixels

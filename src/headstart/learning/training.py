@@ -96,8 +96,8 @@ class Trained:
         difference = float(np.abs(answers - self.test_probabilities[: len(images)]).max())
         if difference > _LARGEST_DIFFERENCE:
             raise RunError(
-                f"{path / 'model.keras'} does not give the answers that were scored: probabilities differ by up to "
-                f"{difference:.2g}, where {_LARGEST_DIFFERENCE} is allowed. This is a fault of headstart; please report it."
+                f"{path / 'model.keras'} does not give the answers that were scored: probabilities differ by "
+                f"{difference:.2g}, where {_LARGEST_DIFFERENCE} is allowed. This is a fault of headstart: please report it."
             )
         return (
             f"model.keras, read back from disk, was asked about {len(images)} test images: its probabilities differ "
@@ -125,10 +125,12 @@ def train(
         choice = _choose(folder, splits, eyes, recipe)
         features = eyes.look(folder.images, choice.candidate)
         folder, splits = _drop_failures(folder, splits, features)
-    labels = np.array([folder.class_names.index(image.label) for image in folder.images])
-    sides = {name: np.array([split == name for split in splits]) for name in ("train", "val", "test")}
+    job = _Job(folder, tuple(splits), recipe, choice.candidate)
     with clock.measures("head"):
-        fitted = _fit(eyes, choice.candidate, features, labels, sides, folder, recipe, progress)
+        progress("Fitting the head", 0, 1)
+        fit = _fit_flatten if recipe.head == "flatten" else _fit_linear
+        fitted = fit(job, eyes, features.values)
+        progress("Fitting the head", 1, 1)
     return Trained(
         classifier=Classifier(fitted.model, folder.class_names),
         folder=folder,
@@ -234,6 +236,26 @@ def _drop_failures(
 
 
 @dataclasses.dataclass(frozen=True)
+class _Job:
+    """What a head is fitted to."""
+
+    folder: ImageFolder
+    splits: tuple[str, ...]
+    recipe: Recipe
+    candidate: Candidate
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.folder.class_names)
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        return np.array([self.folder.class_names.index(image.label) for image in self.folder.images])
+
+    def is_in(self, *sides: str) -> npt.NDArray[np.bool_]:
+        return np.isin(self.splits, sides)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Fitted:
     model: Any
     test_probabilities: npt.NDArray[np.float64]
@@ -241,33 +263,27 @@ class _Fitted:
     note: str
 
 
-def _fit(
-    eyes: _Eyes,
-    candidate: Candidate,
-    features: Features,
-    labels: npt.NDArray[np.int64],
-    sides: dict[str, npt.NDArray[np.bool_]],
-    folder: ImageFolder,
-    recipe: Recipe,
-    progress: Progress,
-) -> _Fitted:
-    progress("Fitting the head", 0, 1)
-    num_classes, values = len(folder.class_names), features.values
-    if recipe.head == "flatten":
-        train, val = (LabelledFeatures(values[sides[side]], labels[sides[side]]) for side in ("train", "val"))
-        flatten = fit_flatten_head(train, val, num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=progress)
-        model = grow_flatten_head(eyes.body(candidate.image_size), flatten)
-        best = min(flatten.history, key=lambda row: row["val_loss"])
-        note = f"Trained for {len(flatten.history)} epochs; the weights are those of epoch {best['epoch']}."
-        return _Fitted(model, flatten.probabilities(values[sides["test"]]), flatten.history, note)
-    learns = sides["train"] | sides["val"]
-    units = unit_numbers([image for image, mine in zip(folder.images, learns, strict=True) if mine])
-    head = fit_linear_head(values[learns], labels[learns], num_classes, units, seed=recipe.seed)
-    body = eyes.body(candidate.image_size, candidate.views)
-    progress("Fitting the head", 1, 1)
-    note = f"Logistic regression on {values.shape[-1]:,} features; its strength {head.strength:.3g}"
+def _fit_flatten(job: _Job, eyes: _Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
+    """The usual recipe's head, trained with Keras; the validation images say when to stop."""
+    labels = job.labels()
+    train, val = (LabelledFeatures(values[job.is_in(side)], labels[job.is_in(side)]) for side in ("train", "val"))
+    recipe = job.recipe
+    head = fit_flatten_head(train, val, job.num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=eyes.progress)
+    best = min(head.history, key=lambda row: row["val_loss"])
+    note = f"Trained for {len(head.history)} epochs; the weights are those of epoch {best['epoch']}."
+    model = grow_flatten_head(eyes.body(job.candidate.image_size), head)
+    return _Fitted(model, head.probabilities(values[job.is_in("test")]), head.history, note)
+
+
+def _fit_linear(job: _Job, eyes: _Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
+    """Logistic regression; its strength is cross-validated, so it learns from the validation images too."""
+    learns = job.is_in("train", "val")
+    units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
+    head = fit_linear_head(values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed)
+    model = grow_linear_head(eyes.body(job.candidate.image_size, job.candidate.views), head)
     chosen = "was chosen by cross-validation" if len(head.log_losses) else "is the default: too few images to choose"
-    return _Fitted(grow_linear_head(body, head), head.probabilities(values[sides["test"]]), (), f"{note} {chosen}.")
+    note = f"Logistic regression on {values.shape[-1]:,} features; its strength {head.strength:.3g} {chosen}."
+    return _Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
 
 
 def _weights_facts(weights: Weights, fingerprint: str) -> dict[str, str]:

@@ -36,9 +36,10 @@ def convert_mobilenet_v2(tensors: Tensors) -> LayerWeights:
     wanted = list(_mobilenet_v2_layers())
     missing = [name for _, kind, prefix in wanted for name in _tensor_names(kind, prefix) if name not in tensors]
     if missing:
+        some = ", ".join(map(repr, list(tensors)[:3]))
         raise WeightsError(
             f"The checkpoint is not torchvision's MobileNetV2: {len(missing)} tensors are missing, the first is "
-            f"'{missing[0]}'. It holds {len(tensors)}, among them {', '.join(repr(name) for name in list(tensors)[:3])}."
+            f"'{missing[0]}'. It holds {len(tensors)}, among them {some}."
         )
     return {
         layer: _to_keras(kind, [tensors[name] for name in _tensor_names(kind, prefix)], _MOBILENET_V2_EPSILON)

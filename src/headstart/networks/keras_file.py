@@ -26,7 +26,7 @@ def read_keras_weights(path: Path, model: keras.Model) -> dict[str, list[npt.NDA
 
     try:
         with h5py.File(path, "r") as file:
-            group = file["model_weights"] if "model_weights" in file else file
+            group = file.get("model_weights", file)  # A whole model in .h5 keeps its weights there.
             return _match(path, group, model)
     except WeightsError:
         raise

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import io
-import math
+import operator
 import pickle
 import zipfile
 from pathlib import Path
@@ -154,10 +155,11 @@ def _named_tensors(state: Any) -> dict[str, _Tensor]:
 def _view(tensor: _Tensor, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A copy of the tensor, after checking that it lies inside its storage."""
     shape, strides = tensor.shape, tensor.strides
+    num_elements = functools.reduce(operator.mul, shape, 1)
     if len(shape) != len(strides) or min((*shape, *strides, tensor.offset), default=0) < 0:
         raise WeightsError("a tensor's shape makes no sense.")
     last = tensor.offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    if math.prod(shape) > values.size or (math.prod(shape) and last >= values.size):
+    if num_elements > values.size or (num_elements and last >= values.size):
         raise WeightsError("a tensor is larger than its storage.")
     step = values.dtype.itemsize
     window = np.lib.stride_tricks.as_strided(

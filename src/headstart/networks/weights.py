@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 
 from headstart.cache import cache_folder, file_sha256, write_atomically
+from headstart.download import fetch_address, fetch_member
 from headstart.errors import WeightsError
 from headstart.networks.catalogue import BackboneSpec, PackagedWeights
-from headstart.download import fetch_address, fetch_member
 from headstart.progress import Progress, silent
 
 SOURCES = ("auto", "imagenet", "packaged", "none")
@@ -206,7 +206,7 @@ def _examine(path: Path) -> CachedFile:
 def _ways_out(spec: BackboneSpec) -> str:
     ways = [
         f"Put {spec.weights.name} into {weights_folder()} by hand (from {spec.weights.address})",
-        f"give --weights PATH, or ask for random weights with --weights none (accuracy will suffer)",
+        "give --weights PATH, or ask for random weights with --weights none (accuracy will suffer)",
     ]
     if spec.packaged:
         ways.insert(0, f"Run 'headstart weights pull {spec.name}' where pip reaches a package index")
