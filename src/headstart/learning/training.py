@@ -97,7 +97,7 @@ class Trained:
         if difference > _LARGEST_DIFFERENCE:
             raise RunError(
                 f"{path / 'model.keras'} does not give the answers that were scored: probabilities differ by "
-                f"{difference:.2g}, where {_LARGEST_DIFFERENCE} is allowed. This is a fault of headstart: please report it."
+                f"{difference:.2g}, where {_LARGEST_DIFFERENCE} is allowed: a fault of headstart, please report it."
             )
         return (
             f"model.keras, read back from disk, was asked about {len(images)} test images: its probabilities differ "
