@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import warnings
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,7 +59,10 @@ class OpenVinoEngine:
         import openvino
 
         self.name = openvino_engine_name()
-        converted = openvino.convert_model(model)
+        with warnings.catch_warnings():
+            # The converter calls the model with a list of inputs, of which Keras warns.
+            warnings.simplefilter("ignore", UserWarning)
+            converted = openvino.convert_model(model)
         converted.reshape([BATCH_SIZE, *model.inputs[0].shape[1:]])
         # With the throughput hint one synchronous call would use one core; float32 must be said, since a CPU with
         # bfloat16 would choose that.
