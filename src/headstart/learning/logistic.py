@@ -86,12 +86,13 @@ def fit_linear_head(features: Matrix, labels: Labels, num_classes: int, units: L
 def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
     """A fold for each image: each class dealt out evenly, no unit in two folds; all 0 where there is too little.
 
-    The number of folds is five, or as many as the class with the fewest units has.
+    The number of folds is five, or as many as there are units with the class that is in the fewest.
     """
     representative = np.unique(units, return_index=True)[1]
     order = np.random.default_rng(seed).permutation(representative)
     order = order[np.argsort(labels[order], kind="stable")]
-    num_folds = min(_NUM_FOLDS, int(np.bincount(labels[order])[np.unique(labels)].min()))
+    classes_of_units, _ = np.unique(np.stack([labels, units]), axis=1)
+    num_folds = min(_NUM_FOLDS, int(np.unique(classes_of_units, return_counts=True)[1].min()))
     if num_folds < 2:
         return np.zeros(len(labels), np.int64)
     fold_of_unit = dict(zip(units[order].tolist(), (np.arange(len(order)) % num_folds).tolist(), strict=True))
@@ -177,7 +178,8 @@ def _cross_validate(
         # Where the loss is small its slope is small everywhere: the tolerance has to shrink with it.
         tolerance = _SCREEN_TOLERANCE * min(1.0, best[0] / np.log(targets.shape[1]))
         solution = _solve(basis, targets, trained_on, strength, solution, tolerance)
-        logits = basis.rows @ solution[:-1].reshape(len(solution) - 1, -1).astype(np.float32)
+        # Sizes in full: where no feature varies there is no axis, and NumPy cannot infer a side from nothing.
+        logits = basis.rows @ solution[:-1].reshape(len(solution) - 1, solution[0].size).astype(np.float32)
         scores = logits.reshape(len(labels), *solution.shape[1:])[every, folds] + solution[-1, folds]
         losses = -log_softmax(scores.astype(np.float64), axis=1)[every, labels]
         # A weaker penalty has to earn its place: far along the path the log loss is flat.
@@ -223,12 +225,14 @@ def _solve(
     def loss_and_slope(flat: Matrix) -> tuple[float, Matrix]:
         weights = flat.reshape(shape)
         inner, bias = weights[:-1], weights[-1] / bias_scale
-        logits = scaled_rows @ inner.reshape(rank, -1).astype(np.float32)
+        logits = scaled_rows @ inner.reshape(rank, num_folds * num_classes).astype(np.float32)
         scores = log_softmax(logits.reshape(num_images, num_folds, num_classes) + bias.astype(np.float32), axis=2)
         error = (np.exp(scores) - targets[:, None]) * weight
         loss = -float((scores * targets[:, None] * weight).sum(dtype=np.float64)) + 0.5 * (decay * inner**2).sum()
         slope = np.empty(shape)
-        slope[:-1] = (scaled_rows.T @ error.reshape(num_images, -1)).reshape(inner.shape) + decay * inner
+        slope[:-1] = (scaled_rows.T @ error.reshape(num_images, num_folds * num_classes)).reshape(
+            inner.shape
+        ) + decay * inner
         slope[-1] = error.sum(axis=0) / bias_scale
         return loss / num_images, slope.ravel() / num_images
 

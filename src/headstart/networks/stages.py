@@ -8,11 +8,13 @@ resolution ends a *stage*: stage1 at half the image's side, stage2 at a quarter,
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from typing import Any
 
 from headstart.networks.backend import keras
+
+# Halving leaves 2 of 3 where it rounds up; an unpadded convolution, which halves nothing, leaves 15 of 17.
+_HALVED = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +34,17 @@ class Stage:
 
 def find_stages(backbone: keras.Model) -> tuple[Stage, ...]:
     """The stages of a network of image shape (height, width, 3), from shallow to deep."""
-    side = backbone.inputs[0].shape[1]
-    found: dict[int, Stage] = {}
+    previous = backbone.inputs[0].shape[1]
+    found: list[Stage] = []
     for layer, output in _clean_cuts(backbone):
-        if len(output.shape) != 4 or output.shape[1] >= side or isinstance(layer, keras.layers.ZeroPadding2D):
+        if len(output.shape) != 4 or isinstance(layer, keras.layers.ZeroPadding2D):
             continue
-        # Unpadded convolutions leave 147 of 299 where half would be 149.5: the nearest power of two names the stage.
-        number = round(math.log2(side / output.shape[1]))
-        if number:
-            found[number] = Stage(f"stage{number}", layer.name, output.shape[-1])
-    return tuple(found[number] for number in sorted(found))
+        if output.shape[1] <= _HALVED * previous:
+            found.append(Stage(f"stage{len(found) + 1}", layer.name, output.shape[-1]))
+        elif found:
+            found[-1] = Stage(found[-1].name, layer.name, output.shape[-1])
+        previous = output.shape[1]
+    return tuple(found)
 
 
 def _clean_cuts(model: keras.Model) -> list[tuple[Any, Any]]:

@@ -3,6 +3,8 @@
 Both layouts are read: the zip archive of PyTorch >= 1.6, and the older row of pickles followed by raw storages
 (https://github.com/pytorch/pytorch/blob/main/torch/serialization.py). The unpickler knows four names; any other is
 refused before it is looked up. Every size is checked against the bytes that are there before anything is allocated.
+Before a pickle runs its instructions are looked through, since a few bytes can make Python's unpickler itself take
+gigabytes, or overflow its stack.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import functools
 import io
 import operator
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +33,8 @@ _STORAGES = {
     "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
 }  # fmt: skip
 _MAX_PICKLE_BYTES = 64_000_000
+_MAX_MEMO = 1_000_000  # The unpickler allocates as many places as the highest index, which is any number.
+_MAX_TUPLES = 40_000  # Hashing tuples nested deeper than about 100,000 overflows the stack. A tensor takes four.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +79,15 @@ def read_torch_checkpoint(path: str | Path) -> Tensors:
 
 
 class _TensorsOnly(pickle.Unpickler):
-    """An unpickler that can build dicts, numbers, texts and tensors."""
+    """An unpickler that can build dicts, numbers, texts and tensors.
+
+    Attributes:
+        storages: every storage that was referred to, by key.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -94,7 +107,22 @@ class _TensorsOnly(pickle.Unpickler):
         kind, storage_type, key, _, num_elements = pid[:5]
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise WeightsError("it refers to something that is no tensor.")
-        return _Storage(str(key), np.dtype(storage_type.dtype), int(num_elements))
+        storage = _Storage(str(key), np.dtype(storage_type.dtype), int(num_elements))
+        return self.storages.setdefault(storage.key, storage)
+
+
+def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
+    """The next pickle of a file, and the storages it refers to."""
+    start = file.tell()
+    num_tuples = 0
+    for instruction, argument, _ in pickletools.genops(file):
+        name = instruction.name
+        num_tuples += "TUPLE" in name or name == "FROZENSET"
+        if ("PUT" in name and argument > _MAX_MEMO) or num_tuples > _MAX_TUPLES:
+            raise WeightsError("its index is larger than any network's.")
+    file.seek(start)
+    unpickler = _TensorsOnly(file)
+    return unpickler.load(), unpickler.storages
 
 
 def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
@@ -110,7 +138,7 @@ def _read_zip(file: BinaryIO) -> Tensors:
         (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
         if archive.getinfo(pickled).file_size > _MAX_PICKLE_BYTES:
             raise WeightsError("its index is too large.")
-        found = _named_tensors(_TensorsOnly(io.BytesIO(archive.read(pickled))).load())
+        found = _named_tensors(_unpickle(io.BytesIO(archive.read(pickled)))[0])
         folder = pickled.removesuffix("data.pkl")
         values: dict[str, npt.NDArray[Any]] = {}
         for storage in {tensor.storage.key: tensor.storage for tensor in found.values()}.values():
@@ -126,18 +154,17 @@ def _read_legacy(file: BinaryIO) -> Tensors:
     file.seek(0, io.SEEK_END)
     size = file.tell()
     file.seek(0)
-    magic, _protocol, _system, state = (_TensorsOnly(file).load() for _ in range(4))
+    (magic, _), _, _, (state, storages) = (_unpickle(file) for _ in range(4))
     if magic != _LEGACY_MAGIC:
         raise WeightsError("it does not begin as a PyTorch checkpoint does.")
     found = _named_tensors(state)
-    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in found.values()}
     values: dict[str, npt.NDArray[Any]] = {}
-    for key in _TensorsOnly(file).load():
+    for key in map(str, _unpickle(file)[0]):
         num_elements = int.from_bytes(file.read(8), "little", signed=True)
-        dtype = dtypes[str(key)]
+        dtype = storages[key].dtype
         if not 0 <= num_elements * dtype.itemsize <= size - file.tell():
             raise WeightsError("it ends before its tensors do.")
-        values[str(key)] = np.frombuffer(file.read(num_elements * dtype.itemsize), dtype)
+        values[key] = np.frombuffer(file.read(num_elements * dtype.itemsize), dtype)
     return {name: _view(tensor, values[tensor.storage.key]) for name, tensor in found.items()}
 
 
@@ -153,7 +180,10 @@ def _named_tensors(state: Any) -> dict[str, _Tensor]:
 
 
 def _view(tensor: _Tensor, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A copy of the tensor, after checking that it lies inside its storage."""
+    """The tensor, after checking that it lies inside its storage.
+
+    No copy: any number of tensors may share a storage, and a file must not claim more memory than it has bytes.
+    """
     shape, strides = tensor.shape, tensor.strides
     num_elements = functools.reduce(operator.mul, shape, 1)
     if len(shape) != len(strides) or min((*shape, *strides, tensor.offset), default=0) < 0:
@@ -162,7 +192,6 @@ def _view(tensor: _Tensor, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if num_elements > values.size or (num_elements and last >= values.size):
         raise WeightsError("a tensor is larger than its storage.")
     step = values.dtype.itemsize
-    window = np.lib.stride_tricks.as_strided(
+    return np.lib.stride_tricks.as_strided(
         values[tensor.offset :], shape, tuple(stride * step for stride in strides), writeable=False
     )
-    return np.array(window)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from headstart.cache import cache_folder, file_sha256, write_atomically
+
+
+def test_lies_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "here"))
+    assert cache_folder("weights") == tmp_path / "here" / "weights"
+    assert not (tmp_path / "here").exists()
+    monkeypatch.setenv("HEADSTART_CACHE", "~/there")
+    assert cache_folder("features") == Path.home() / "there" / "features"
+    for unset in ("", None):
+        monkeypatch.setenv("HEADSTART_CACHE", unset) if unset is not None else monkeypatch.delenv("HEADSTART_CACHE")
+        assert cache_folder("weights") == platformdirs.user_cache_path("headstart", appauthor=False) / "weights"
+
+
+def test_writes_a_whole_file_and_makes_its_folder(tmp_path):
+    path = tmp_path / "a" / "b" / "file.bin"
+    for data in (b"first", b"second, and longer"):
+        with write_atomically(path) as file:
+            file.write(data)
+        assert path.read_bytes() == data
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_nothing_is_there_before_all_of_it_is(tmp_path):
+    path = tmp_path / "file.bin"
+    with write_atomically(path) as file:
+        file.write(b"data")
+        file.flush()
+        assert not path.exists()
+    assert path.exists()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_failed_write_leaves_what_was_there(tmp_path, error, old):
+    path = tmp_path / "file.bin"
+    if old is not None:
+        path.write_bytes(old)
+    with pytest.raises(error), write_atomically(path) as file:
+        file.write(b"half of it")
+        raise error
+    assert [(each, each.read_bytes()) for each in tmp_path.iterdir()] == ([(path, old)] if old else [])
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, step):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), fail)
+    with pytest.raises(OSError, match="No space left"), write_atomically(path) as file:
+        file.write(b"new")
+    assert [(each, each.read_bytes()) for each in tmp_path.iterdir()] == [(path, b"old")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_others_may_read_it_as_the_umask_says(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with write_atomically(tmp_path / "file.bin") as file:
+            file.write(b"data")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file.bin").stat().st_mode) == 0o666 & ~mask
+
+
+def test_very_long_names_are_written(tmp_path):
+    path = tmp_path / ("n" * 250)
+    with write_atomically(path) as file:
+        file.write(b"data")
+    assert path.read_bytes() == b"data"
+
+
+def test_hashes_a_file(tmp_path):
+    data = bytes(range(256)) * 5000
+    (tmp_path / "file.bin").write_bytes(data)
+    assert file_sha256(tmp_path / "file.bin") == hashlib.sha256(data).hexdigest()

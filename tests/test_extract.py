@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+
+from headstart.features import extract as extract_module
+from headstart.features.extract import VIEWS, FeatureExtractor
+from headstart.features.pooling import ACTIVATIONS, feature_model
+from headstart.networks.backend import keras
+from headstart.networks.engine import BATCH_SIZE, KerasEngine, engine_name, keras_engine_name, make_engine
+from headstart.pictures.decode import decode
+from tiny import drawn_pixels, tiny_backbone, write_images
+
+FOUR = tuple(VIEWS)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone()
+
+
+@pytest.fixture
+def images(tmp_path, empty_cache):
+    return write_images(tmp_path / "photos", 20)
+
+
+@pytest.mark.backend
+def test_computes_once_and_gives_the_same_bits_again(backbone, images):
+    first = FeatureExtractor(backbone).extract(images, FOUR)
+    again = FeatureExtractor(backbone).extract(images, FOUR)
+    assert first.values.shape == (20, 4, 2 * (4 + 6))
+    assert first.values.dtype == np.float32
+    assert (first.num_passes, len(first.computed)) == (80, 20)
+    assert (again.num_passes, again.computed) == (0, frozenset())
+    assert first.values.tobytes() == again.values.tobytes()
+
+
+@pytest.mark.backend
+def test_features_are_the_mean_and_maximum_of_every_stage(backbone, images):
+    pixels = np.stack([decode(image.path.read_bytes(), (32, 32)) for image in images[:3]])
+    outputs = [backbone.model.get_layer(stage.layer).output for stage in backbone.stages]
+    expected = []
+    for view in FOUR:
+        stages = keras.Model(backbone.model.inputs[0], outputs).predict(
+            np.ascontiguousarray(VIEWS[view](pixels)), verbose=0
+        )
+        pooled = [pool(np.asarray(stage), axis=(1, 2)) for stage in stages for pool in (np.mean, np.max)]
+        expected.append(np.concatenate(pooled, axis=1))
+    found = FeatureExtractor(backbone).extract(images[:3], FOUR).values
+    np.testing.assert_allclose(found, np.stack(expected, axis=1), atol=1e-4)
+
+
+def test_activations_are_the_networks_own(backbone, images):
+    pixels = np.stack([decode(image.path.read_bytes(), (32, 32)) for image in images[:3]])
+    expected = np.asarray(backbone.model.predict(pixels, verbose=0)).reshape(3, -1)
+    found = FeatureExtractor(backbone, ACTIVATIONS).extract(images[:3]).values[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_ten_more_images_cost_ten(backbone, images, tmp_path):
+    before = FeatureExtractor(backbone).extract(images)
+    more = write_images(tmp_path / "photos", 10, start=20)
+    after = FeatureExtractor(backbone).extract([*more, *images])
+    assert (after.num_passes, after.computed) == (10, {image.name for image in more})
+    assert after.values[10:].tobytes() == before.values.tobytes()
+
+
+def test_a_new_view_alone_is_stored_beside(backbone, images):
+    plain = FeatureExtractor(backbone).extract(images)
+    both = FeatureExtractor(backbone).extract(images, ("as_is", "mirrored"))
+    np.testing.assert_allclose(both.values[:, 0], plain.values[:, 0], atol=1e-6)
+    assert FeatureExtractor(backbone).extract(images, ("mirrored",)).num_passes == 0
+
+
+def test_renaming_and_relabelling_computes_nothing(backbone, images, tmp_path):
+    before = FeatureExtractor(backbone).extract(images)
+    renamed = []
+    for image in images:
+        path = tmp_path / "elsewhere" / f"new-{image.name}"
+        path.parent.mkdir(exist_ok=True)
+        shutil.move(image.path, path)
+        renamed.append(dataclasses.replace(image, path=path, name=path.name, label="other"))
+    after = FeatureExtractor(backbone).extract(renamed)
+    assert after.num_passes == 0
+    assert after.values.tobytes() == before.values.tobytes()
+
+
+def test_duplicates_are_computed_once(backbone, images):
+    twice = [*images[:2], dataclasses.replace(images[0], name="copy.png")]
+    found = FeatureExtractor(backbone).extract(twice)
+    assert found.num_passes == 2
+    assert np.array_equal(found.values[0], found.values[2])
+
+
+def test_another_network_or_size_shares_nothing(backbone, images):
+    FeatureExtractor(backbone).extract(images)
+    for other in (tiny_backbone(seed=1), tiny_backbone(36)):
+        assert FeatureExtractor(other).extract(images).num_passes == 20
+    assert FeatureExtractor(tiny_backbone()).extract(images).num_passes == 0
+
+
+def test_what_cannot_be_decoded_is_left_out_with_its_reason(backbone, images):
+    images[3].path.write_bytes(b"changed since the scan")
+    images[5].path.unlink()
+    broken = images[7].path.parent / "broken.png"
+    broken.write_bytes(b"no picture")
+    sha256 = hashlib.sha256(broken.read_bytes()).hexdigest()
+    broken_image = dataclasses.replace(images[7], path=broken, name="broken.png", sha256=sha256)
+    found = FeatureExtractor(backbone).extract([*images, broken_image], ("as_is", "turned"))
+    reasons = {failure.name: failure.reason for failure in found.failures}
+    assert list(reasons) == ["003.png", "005.png", "broken.png"]
+    assert reasons["003.png"] == "it changed while headstart was running"
+    assert all(reasons.values())
+    assert found.values.shape[:2] == (18, 2)
+    assert found.num_passes == 36
+    good = [image for image in images if image.name not in reasons]
+    again = FeatureExtractor(backbone).extract(good, ("as_is", "turned"))
+    assert again.num_passes == 0
+    assert again.values.tobytes() == found.values.tobytes()
+
+
+def test_nothing_usable_gives_nothing(backbone, images):
+    for image in images[:2]:
+        image.path.unlink()
+    found = FeatureExtractor(backbone).extract(images[:2], FOUR)
+    assert found.values.shape == (0, 4, 0)
+    assert (len(found.failures), found.num_passes, found.computed) == (2, 0, frozenset())
+
+
+@pytest.mark.parametrize("per_shard", [512, 1])
+def test_an_interrupted_run_keeps_what_it_computed(backbone, tmp_path, empty_cache, monkeypatch, per_shard):
+    monkeypatch.setattr(extract_module, "_IMAGES_PER_SHARD", per_shard)
+    images = write_images(tmp_path / "photos", 3 * BATCH_SIZE)
+
+    def stop(step, done, total):
+        if done >= 2 * BATCH_SIZE:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FeatureExtractor(backbone).extract(images, ("as_is", "mirrored"), progress=stop)
+    found = FeatureExtractor(backbone).extract(images, ("as_is", "mirrored"))
+    assert found.num_passes == 2 * BATCH_SIZE
+    assert found.computed == {image.name for image in images[2 * BATCH_SIZE :]}
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "fresh"))
+    whole = FeatureExtractor(backbone).extract(images, ("as_is", "mirrored"))
+    assert whole.values.tobytes() == found.values.tobytes()
+
+
+def test_progress_counts_every_image(backbone, images):
+    FeatureExtractor(backbone).extract(images[:5])
+    steps = []
+    FeatureExtractor(backbone).extract(images, step="Looking", progress=lambda *step: steps.append(step))
+    assert steps[0] == ("Looking at 32 px", 5, 20)
+    assert steps[-1] == ("Looking at 32 px", 20, 20)
+    assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("number", [1, BATCH_SIZE - 1, BATCH_SIZE])
+def test_the_engine_of_keras_runs_any_number(backbone, number):
+    pixels = drawn_pixels(32, number)
+    model = feature_model(backbone)
+    engine = KerasEngine(model)
+    rows = engine.run(pixels)
+    assert engine.name == keras_engine_name()
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, np.asarray(model.predict(pixels, verbose=0)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Tiny", "MobileNetV2"])
+def test_openvino_computes_what_keras_computes(backbone, backbone_of, name):
+    pytest.importorskip("openvino")
+    body = backbone if name == "Tiny" else backbone_of(name)
+    model = feature_model(body)
+    pixels = drawn_pixels(32, 5)
+    engine = make_engine(model)
+    assert engine.name == engine_name()
+    assert engine.name.startswith("openvino ")
+    ours, theirs = engine.run(pixels), KerasEngine(model).run(pixels)
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1, np.abs(theirs).max()))
