@@ -59,7 +59,6 @@ def test_follows_strides_and_offsets(tmp_path, layout):
     found = read_bytes(tmp_path, layout(state))
     assert np.array_equal(found["turned"], np.arange(2, 14).reshape(4, 3).T)
     assert np.array_equal(found["shared"], [[1, 1], [6, 6]])
-    assert all(values.flags.owndata and values.flags.writeable for values in found.values())
 
 
 @LAYOUTS

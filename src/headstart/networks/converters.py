@@ -7,7 +7,6 @@ variance, and Keras's MobileNetV2 uses 1e-3 where PyTorch uses 1e-5; scaling gam
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,13 +22,13 @@ LayerWeights = dict[str, list[npt.NDArray[Any]]]
 _TORCH_EPSILON = 1e-5
 _MOBILENET_V2_EPSILON = 1e-3
 _NUM_MOBILENET_V2_BLOCKS = 17
-_IN_BLOCK = re.compile(r"features\.(\d+)\.conv\.(\d+)\.(?:(\d+)\.)?(\w+)")
 
 
 def convert_mobilenet_v2(tensors: Tensors) -> LayerWeights:
     """PyTorch's MobileNetV2 trunk (``features.*``) onto ``keras.applications.MobileNetV2``.
 
-    The names may be torchvision's, which nests convolution and normalisation, or those of the older, flat blocks. Exact (to float32) where the image's side is 32 k + 1, since only there do the two pad alike. The tensors of the
+    The names may be torchvision's, which nests convolution and normalisation, or those of the older, flat blocks.
+    Exact (to float32) where the image's side is 32 k + 1, since only there do the two pad alike. The tensors of the
     classifier are left aside.
 
     Raises:
@@ -49,7 +48,7 @@ def convert_mobilenet_v2(tensors: Tensors) -> LayerWeights:
     }
 
 
-def _mobilenet_v2_layers(nested: bool) -> Iterator[tuple[str, str, str]]:
+def _mobilenet_v2_layers(*, nested: bool) -> Iterator[tuple[str, str, str]]:
     """(Keras layer, kind, torch prefix), in the order of the network."""
     yield from (("Conv1", "conv", "features.0.0"), ("bn_Conv1", "norm", "features.0.1"))
     for number in range(_NUM_MOBILENET_V2_BLOCKS):

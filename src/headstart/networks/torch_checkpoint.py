@@ -118,7 +118,7 @@ def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
     for instruction, argument, _ in pickletools.genops(file):
         name = instruction.name
         num_tuples += "TUPLE" in name or name == "FROZENSET"
-        if ("PUT" in name and argument > _MAX_MEMO) or num_tuples > _MAX_TUPLES:
+        if ("PUT" in name and int(argument or 0) > _MAX_MEMO) or num_tuples > _MAX_TUPLES:
             raise WeightsError("its index is larger than any network's.")
     file.seek(start)
     unpickler = _TensorsOnly(file)
