@@ -36,8 +36,10 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
         _flush_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # A full disk does not say which.
+            error.filename = str(path)
         raise
 
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from headstart import terminal
@@ -24,10 +23,32 @@ app = typer.Typer(
 weights_app = typer.Typer(help="Pretrained weights: where they are, fetching, checking.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 
-Data = Annotated[Path, typer.Argument(help="A folder with one sub-folder per class, or a manifest (.csv, .jsonl).")]
+# Typer carries Click's errors with it, or takes them from Click, and exports only this child of theirs.
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A folder with one sub-folder per class, or a manifest (.csv, .jsonl).")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'headstart fit' made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line; all else goes to stderr.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder. Default: the next free one below runs/.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"headstart {version('headstart')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -106,7 +127,7 @@ def report(run: RunFolder, as_json: Json = False) -> None:
 @app.command()
 def predict(
     run: RunFolder,
-    paths: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Picture files, or folders of them.")],
     as_json: Json = False,
 ) -> None:
     """Say what is on pictures."""
@@ -225,6 +246,7 @@ def weights_verify(as_json: Json = False) -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a problem with what was given, 2 usage, 130 interrupted."""
+    terminal.prepare()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -232,17 +254,21 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; never a traceback for what a user can mend."""
     try:
         code = app(arguments, standalone_mode=False, prog_name="headstart")
+        sys.stdout.flush()
+        if code == 130:  # What Typer makes of Ctrl-C.
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except click.UsageError as error:
+    except _UsageError as error:
         error.show()
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         terminal.complain("Interrupted. What was computed is kept: the same command goes on from there.")
         return 130
     except HeadstartError as error:
         terminal.complain(str(error))
         return 1
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # A reader such as `head` has had enough; Typer makes a SystemExit of it.
+        terminal.hang_up()
         return 0
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""

@@ -43,6 +43,7 @@ def fetch_address(address: str, path: Path, *, md5: str | None, progress: Progre
             if md5 and digest.hexdigest() != md5:
                 raise WeightsError(f"{address} sent other bytes than expected (MD5 {digest.hexdigest()}, not {md5}).")
     except urllib.error.HTTPError as error:
+        error.close()  # It is the open answer.
         raise WeightsError(f"{address} answered {error.code} {error.reason}.") from error
     except urllib.error.URLError as error:
         raise WeightsError(f"{address} cannot be reached ({error.reason}).") from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from headstart.errors import DataError
+from headstart.errors import DataError, UnknownNameError
 
+HEADS = ("linear", "flatten")
 VIEWS = ("auto", "one", "flips")
 
 NUM_SCREENED = 320
@@ -53,6 +54,8 @@ class Recipe:
             raise DataError(f"--seed must be from 0 to {2**32 - 1}; got {self.seed}.")
         if self.views not in VIEWS:
             raise DataError(f"--views must be one of {', '.join(VIEWS)}; got '{self.views}'.")
+        if self.head not in HEADS:
+            raise UnknownNameError("head", self.head, HEADS)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

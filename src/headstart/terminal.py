@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +25,32 @@ _MAX_SKIPPED = 10
 _PLAIN_SECONDS = 5.0  # Between two lines of progress where there is no terminal to draw a bar on.
 
 
+def prepare() -> None:
+    """See that printing never fails: a closed stream swallows, and a sign the terminal does not know is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # Closed, as under some schedulers.
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open as long as we run
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def hang_up() -> None:
+    """Nobody reads any more: keep Python from complaining when it flushes at the end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say(text: str) -> None:
     """Print a line for the person."""
     sys.stderr.write(text + "\n")
 
 
 def complain(text: str) -> None:
-    """Print an error."""
-    sys.stderr.write(f"error: {text}\n")
+    """Print an error: one line, whatever the files and classes in it are called."""
+    from headstart.reporting.report import clean
+
+    sys.stderr.write(f"error: {clean(text)}\n")
 
 
 @contextmanager
@@ -61,14 +82,16 @@ def _speed(done: int, total: int, seconds: float) -> str:
 
 def _lines() -> Progress:
     started: dict[str, float] = {}
-    last_said = time.perf_counter()
+    last_said: dict[str, float] = {}
 
     def tell(step: str, done: int, total: int) -> None:
-        nonlocal last_said
         now = time.perf_counter()
         start = started.setdefault(step, now)
-        if total > 1 and now - last_said >= _PLAIN_SECONDS:
-            last_said = now
+        if total <= 1:
+            if not done:  # It cannot be seen to go on, so say at least that it began.
+                say(f"{step} ...")
+        elif now - last_said.setdefault(step, now) >= _PLAIN_SECONDS:
+            last_said[step] = now
             left = f", {(now - start) / done * (total - done):.0f} s left" if 0 < done < total else ""
             say(f"{step}: {done:,} of {total:,}{left}")
 
@@ -95,7 +118,7 @@ def show_run(run: Run) -> None:
     say("")
     show_evaluation(run.evaluation)
     say(f"\nDone in {seconds['total']:.0f} s. Report: {run.path / REPORT_FILE}")
-    say(f"Use it: headstart predict {run.path} PICTURE...")
+    say(f"Use it: headstart predict {shlex.quote(str(run.path))} PICTURE...")
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -117,7 +140,7 @@ def show_skipped_plain(skipped: Sequence[Mapping[str, str]]) -> None:
     from headstart.reporting.report import clean
 
     for each in skipped[:_MAX_SKIPPED]:
-        say(f"Skipped {clean(each['name'])}: {each['reason']}")
+        say(f"Skipped {clean(each['name'])}: {clean(each['reason'])}")
     if len(skipped) > _MAX_SKIPPED:
         say(f"... and {len(skipped) - _MAX_SKIPPED:,} more; all are in the report.")
 
@@ -127,7 +150,7 @@ def show_predictions(predictions: Sequence[Prediction]) -> None:
     from headstart.reporting.report import clean
 
     for each in predictions:
-        said = f"error: {each.error}" if each.error else f"{clean(each.label)}\t{each.probability:.1%}"
+        said = f"error: {clean(each.error)}" if each.error else f"{clean(each.label)}\t{each.probability:.1%}"
         sys.stdout.write(f"{clean(each.path)}\t{said}\n")
 
 

@@ -89,8 +89,13 @@ def fit(
     path = runs.start_run(out, folder, identity)
     from headstart.learning.training import train  # Keras comes in here, and takes seconds.
 
-    trained = train(folder, splits, spec, recipe, clock, progress)
+    try:
+        trained = train(folder, splits, spec, recipe, clock, progress)
+    except HeadstartError:
+        runs.discard_run(path)
+        raise
     with clock.measures("report"):
+        runs.reopen_run(path, identity)
         trained.classifier.save(path)
         folder, splits = trained.folder, trained.splits
         test = [image for image, split in zip(folder.images, splits, strict=True) if split == "test"]
@@ -124,7 +129,11 @@ def report(path: str | Path) -> tuple[Path, ReportContent]:
 def predict(path: str | Path, paths: Sequence[str | Path], *, progress: Progress = silent) -> list[Prediction]:
     """Classify image files, or every image below a folder, with a run's classifier."""
     run = load(path)
-    files = [file for given in paths for file in _files(Path(given))]
+    files = [file for path_or_folder in paths for file in _files(Path(path_or_folder))]
+    if not files:
+        raise DataError(
+            f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}. Give picture files or folders."
+        )
     return run.classifier.predict(files, progress=progress)
 
 
@@ -299,4 +308,5 @@ def _files(given: Path) -> list[Path]:
         return [given]
     from headstart.pictures.decode import SUFFIXES
 
-    return sorted(each for each in given.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+    pictures = (each for each in given.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+    return sorted(each for each in pictures if not any(part.startswith(".") for part in each.relative_to(given).parts))

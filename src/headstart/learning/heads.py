@@ -15,8 +15,7 @@ from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
 from headstart.progress import Progress, silent
-
-HEADS = ("linear", "flatten")
+from headstart.recipe import HEADS
 
 _HIDDEN_UNITS = 256
 _BATCH_SIZE = 32

@@ -55,7 +55,7 @@ def report_content(path: Path, facts: dict[str, Any], evaluation: Evaluation) ->
             head_note=facts["head_note"],
             versions=facts["versions"],
         )
-    except (KeyError, TypeError, ValueError, DataError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
         raise RunError(f"{path} is damaged: {error!r}.") from error
 
 

@@ -6,6 +6,7 @@ command goes on with it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import errno
@@ -13,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ HISTORY_FILE = "history.csv"
 REPORT_FILE = "report.html"
 CARD_FILE = "README.md"
 MANIFEST_FILE = "MANIFEST.json"
+
+_NEEDED = (RUN_FILE, SPLIT_FILE, EVALUATION_FILE, PREDICTIONS_FILE)
 
 
 def data_hash(folder: ImageFolder) -> str:
@@ -49,15 +53,37 @@ def start_run(out: str | Path | None, folder: ImageFolder, identity: Mapping[str
         RunError: something else lies there, or it cannot be written to.
     """
     path = Path(out) if out is not None else _free_folder(folder.root, identity)
+    if folder.root.is_dir() and path.resolve().is_relative_to(folder.root.resolve()):
+        raise RunError(
+            f"The run folder {path} would lie inside {folder.root} and be taken for a class the next time. "
+            "Choose another place with --out."
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             _check_reusable(path, identity)
-        (path / MANIFEST_FILE).unlink(missing_ok=True)
-        write_json(path / RUN_FILE, {"identity": dict(identity), "finished": False})
+        if (path / MANIFEST_FILE).exists():  # Its results stay until there are new ones.
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        else:
+            reopen_run(path, identity)
     except OSError as error:
         raise RunError(why_unwritable(path, error)) from error
     return path
+
+
+def reopen_run(path: Path, identity: Mapping[str, Any]) -> None:
+    """Mark a run as unfinished, before anything is written to it."""
+    (path / MANIFEST_FILE).unlink(missing_ok=True)
+    write_json(path / RUN_FILE, {"identity": dict(identity), "finished": False})
+
+
+def discard_run(path: Path) -> None:
+    """Take away the folder of a run that came to nothing; one with any result in it stays."""
+    with contextlib.suppress(OSError):
+        if [each.name for each in path.iterdir()] == [RUN_FILE]:
+            (path / RUN_FILE).unlink()
+            path.rmdir()
 
 
 def finish_run(path: Path) -> None:
@@ -82,12 +108,17 @@ def open_run(path: str | Path) -> dict[str, Any]:
         hashes = json.loads((folder / MANIFEST_FILE).read_bytes())["sha256"]
         # The report and the card may be drawn anew, or edited; all else must be what the run wrote.
         kept = {str(name): str(value) for name, value in hashes.items() if name not in (REPORT_FILE, CARD_FILE)}
+        missing = [name for name in _NEEDED if name not in kept]
+        if missing:
+            raise RunError(f"{folder} is damaged: {MANIFEST_FILE} does not list {missing[0]}.")
         damaged = [
             name for name, value in kept.items() if Path(name).name != name or file_sha256(folder / name) != value
         ]
         if damaged:
             raise RunError(f"{folder / damaged[0]} is not what the run wrote: its hash differs from {MANIFEST_FILE}.")
-        facts: dict[str, Any] = json.loads((folder / RUN_FILE).read_bytes())
+        facts = json.loads((folder / RUN_FILE).read_bytes())
+        if not isinstance(facts, dict):
+            raise RunError(f"{folder} is damaged: {RUN_FILE} does not hold what a run's does.")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder} is damaged: {error}.") from error
     return facts
