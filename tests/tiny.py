@@ -21,7 +21,7 @@ from PIL import Image
 
 
 def tiny_backbone(size=32, *, seed=0, views=None):
-    """A network of two stages with random weights and statistics: what `build_backbone` gives, in a tenth of a second."""
+    """A network of two stages with random weights and statistics: what `build_backbone` gives, but quick."""
     from headstart.networks.backbone import AS_IS, FLIPS, Backbone, fingerprint, flip_views, freeze, preprocess
     from headstart.networks.backend import keras
     from headstart.networks.catalogue import find_backbone
@@ -120,7 +120,7 @@ class _Pickler(pickle._Pickler):
             return None
         self.storages[thing.key] = thing
         count = len(thing.values) if thing.num_elements is None else thing.num_elements
-        return (thing.kind, Global("torch", thing.type_name), thing.key, "cpu", count)
+        return (thing.kind, Global("torch", thing.type_name), thing.key, "cpu", count, *self.tail)
 
     def _save_global_name(self, thing):
         self.write(f"c{thing.module}\n{thing.name}\n".encode())
@@ -128,17 +128,18 @@ class _Pickler(pickle._Pickler):
     dispatch = {**pickle._Pickler.dispatch, Global: _save_global_name}  # noqa: RUF012  as Python's pickler has it
 
 
-def to_pickle(thing):
+def to_pickle(thing, *, legacy=False):
     """The bytes of one pickle and the storages in it."""
     file = io.BytesIO()
     pickler = _Pickler(file)
+    pickler.tail = (None,) if legacy else ()  # The older layout also says what the storage is a part of.
     pickler.dump(thing)
     return file.getvalue(), pickler.storages
 
 
 def legacy_bytes(state, *, counts=None, magic=0x1950A86A20F9469CFC6C):
     """A checkpoint as PyTorch wrote it before 1.6; ``counts`` may lie about the lengths of storages."""
-    body, storages = to_pickle(state)
+    body, storages = to_pickle(state, legacy=True)
     parts = [to_pickle(each)[0] for each in (magic, 1001, {"little_endian": True})]
     parts += [body, to_pickle(sorted(storages))[0]]
     for key in sorted(storages):
@@ -203,9 +204,9 @@ def mobilenet_v2_shapes(*, flat=False):
 def mobilenet_v2_tensors(seed, *, flat=False):
     """Random tensors of that trunk, statistics included.
 
-    Drawn small: a network that makes its input larger at every layer makes float32's rounding larger too, to 0.15 at the
-    end with variances and kernels of one; with these it stays below 1e-5. Some variances are near batch normalisation's
-    epsilon, so that mistaking that shows.
+    Drawn small: a network that makes its input larger at every layer makes float32's rounding larger too, up to 0.15 at
+    the end; with these it stays below 1e-5. Some variances are near batch normalisation's epsilon, so that mistaking
+    that shows.
     """
     random = np.random.default_rng(seed)
     tensors = {}
