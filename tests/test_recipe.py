@@ -1,0 +1,53 @@
+"""Recipe: what it refuses, and that it can be written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from headstart.errors import DataError
+from headstart.recipe import Recipe, candidate_sizes
+
+
+def test_a_recipe_is_plain_values_and_comes_back():
+    recipe = Recipe(backbone="VGG16", image_size=96, views="flips", seed=7)
+    assert Recipe(**json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().seed = 1
+
+
+@pytest.mark.parametrize("size", [32, 2048, None])
+def test_sizes_that_are_possible(size):
+    assert Recipe(image_size=size).image_size == size
+
+
+@pytest.mark.parametrize("size", [-1, 0, 31, 2049])
+def test_sizes_that_are_not(size):
+    with pytest.raises(DataError) as caught:
+        Recipe(image_size=size)
+    assert str(caught.value) == (f"--image-size must be from 32 to 2048 pixels, or left out to be chosen; got {size}.")
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"epochs": 0}, "--epochs must be at least 1; got 0."),
+        ({"seed": -1}, "--seed must be from 0 to 4294967295; got -1."),
+        ({"seed": 2**32}, "--seed must be from 0 to 4294967295; got 4294967296."),
+        ({"views": "many"}, "--views must be one of auto, one, flips; got 'many'."),
+    ],
+)
+def test_other_choices_that_make_no_sense(choice, message):
+    with pytest.raises(DataError) as caught:
+        Recipe(**choice)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("native", "larger"), [(224, 384), (299, 512)])
+def test_the_larger_size_is_the_one_that_papers_take(native, larger):
+    assert candidate_sizes(native) == (native, larger)
