@@ -106,6 +106,25 @@ def test_directions_in_which_views_differ_count_less():
     assert steady > 3 * unsteady
 
 
+def test_the_view_penalty_stands_for_training_on_every_view(monkeypatch):
+    """Averages with the penalty come closer to a head that saw each view than averages alone."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    monkeypatch.setattr(logistic, "STRENGTHS", (0.1,))
+    random = np.random.default_rng(3)
+    labels, axes = np.arange(120) % 2, random.normal(size=(6, 6))
+    images = (labels * 2 - 1)[:, None] * 0.4 + random.normal(size=(120, 6))
+    turns = 2.5 * random.normal(size=(120, 4, 3)) @ axes[:3]  # Views differ along three of six directions.
+    features = (images[:, None] + turns - turns.mean(axis=1, keepdims=True)).astype(np.float32)
+    rows = (features - features.mean(axis=(0, 1))) / features.std(axis=(0, 1))
+    model = linear_model.LogisticRegression(C=2 * 0.1 / 4, tol=1e-8, max_iter=10_000)
+    every_view = model.fit(rows.reshape(-1, 6), np.repeat(labels, 4)).predict_proba(rows.mean(axis=1))
+    distances = {}
+    for penalty in (0.0, logistic._VIEW_PENALTY):
+        monkeypatch.setattr(logistic, "_VIEW_PENALTY", penalty)
+        distances[penalty] = np.abs(fit(features, labels, 2).probabilities(features) - every_view).mean()
+    assert distances[logistic._VIEW_PENALTY] < distances[0.0] / 2
+
+
 def test_too_few_images_get_the_default_strength():
     features, labels = problem(6, 5, 3)
     labels = np.array([0, 0, 0, 1, 1, 2])
@@ -154,3 +173,25 @@ def test_folds_keep_units_together_and_deal_classes_evenly(data):
             counts = np.bincount([by_unit[u] for u in by_unit if unit_labels[u] == label], minlength=folds.max() + 1)
             assert counts.max() - counts.min() <= 1
             assert counts.min() > 0
+
+
+def test_units_of_several_classes_stay_in_one_fold():
+    """As with patients of whom there are sound and diseased pictures: the first picture's class is not all there is."""
+    units, labels = np.repeat(np.arange(10), 2), np.tile([0, 1], 10)
+    folds = assign_folds(labels, units, seed=0)
+    assert folds.max() == 4
+    assert all(len(set(folds[units == unit])) == 1 for unit in range(10))
+    assert assign_folds(np.array([0, 1]), np.array([0, 0]), seed=0).tolist() == [0, 0]
+
+
+def test_a_class_that_a_fold_never_saw_does_no_harm():
+    """Class 2 lies in two units that also hold class 0, so both can fall into one fold."""
+    features, labels = problem(60, 8, 2)
+    units = np.arange(60)
+    labels = labels.copy()
+    labels[[1, 3]] = 2
+    units[[1, 3]] = units[[0, 2]]
+    for seed in range(4):
+        head = fit_linear_head(features, labels, 3, units, seed=seed)
+        assert np.isfinite(head.log_losses).all()
+        assert np.isfinite(head.probabilities(features)).all()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
@@ -79,6 +80,14 @@ def test_reads_a_tensor_of_nothing(tmp_path, layout):
                 {"none": np.zeros((0, 4), np.float32)})  # fmt: skip
 
 
+@LAYOUTS
+def test_reads_the_weights_of_a_training_checkpoint_and_leaves_the_rest(tmp_path, layout):
+    momentum = contiguous("momentum", np.zeros(5, np.float32))
+    weights = {name: contiguous(name, values) for name, values in TENSORS.items()}
+    found = read_bytes(tmp_path, layout({"optimizer": {"state": [momentum]}, "epoch": 3, "state_dict": weights}))
+    assert_same(found, TENSORS)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +155,39 @@ def test_a_legacy_storage_that_claims_more_than_there_is_is_refused(tmp_path, co
     state = tensors_to_state({"w": np.arange(10, dtype=np.float32)})
     with pytest.raises(WeightsError, match="it ends before its tensors do"):
         read_bytes(tmp_path, legacy_bytes(state, counts={"0": count}))
+
+
+@LAYOUTS
+def test_tensors_that_share_a_storage_take_no_memory_of_their_own(tmp_path, layout):
+    storage = Storage("0", np.zeros(250_000, np.float32))
+    state = {str(number): rebuild(storage, (250_000,), (1,)) for number in range(1000)}
+    data = layout(state)
+    tracemalloc.start()
+    try:
+        assert len(read_bytes(tmp_path, data)) == 1000  # A gigabyte, were they copies.
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+BOMBS = {
+    "a memo of 8 GB": b"\x80\x02Nr\x00\x00\x00\x20.",
+    "a memo of 80 GB in text": b"\x80\x02Np10000000000\n.",
+    "a key that overflows the stack when it is hashed": b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.",
+}
+
+
+@pytest.mark.parametrize("bomb", list(BOMBS))
+@pytest.mark.parametrize("as_zip", [False, True], ids=["legacy", "zip"])
+def test_pickles_that_would_kill_the_unpickler_are_refused_unread(tmp_path, bomb, as_zip):
+    data = BOMBS[bomb]
+    if as_zip:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("archive/data.pkl", data)
+        data = file.getvalue()
+    with pytest.raises(WeightsError, match="its index is larger than any network's"):
+        read_bytes(tmp_path, data)
 
 
 def test_compressed_tensors_are_refused(tmp_path):

