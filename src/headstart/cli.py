@@ -127,7 +127,7 @@ def report(run: RunFolder, as_json: Json = False) -> None:
 @app.command()
 def predict(
     run: RunFolder,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Picture files, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Picture files, or folders of them.")],
     as_json: Json = False,
 ) -> None:
     """Say what is on pictures."""

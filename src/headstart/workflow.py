@@ -94,7 +94,7 @@ def fit(
     except HeadstartError:
         runs.discard_run(path)
         raise
-    with clock.measures("report"):
+    with clock.measures("report"), runs.writing(path):
         runs.reopen_run(path, identity)
         trained.classifier.save(path)
         folder, splits = trained.folder, trained.splits
@@ -106,9 +106,10 @@ def fit(
         runs.write_json(path / runs.EVALUATION_FILE, evaluation.to_json())
         self_check = trained.check_saved(path)
     facts = _facts(identity, trained, notes, self_check, clock)
-    runs.write_json(path / runs.RUN_FILE, facts)
-    draw_report(path, facts, evaluation)
-    runs.finish_run(path)
+    with runs.writing(path):
+        runs.write_json(path / runs.RUN_FILE, facts)
+        draw_report(path, facts, evaluation)
+        runs.finish_run(path)
     return Run(path, facts, evaluation)
 
 
@@ -131,9 +132,8 @@ def predict(path: str | Path, paths: Sequence[str | Path], *, progress: Progress
     run = load(path)
     files = [file for path_or_folder in paths for file in _files(Path(path_or_folder))]
     if not files:
-        raise DataError(
-            f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}. Give picture files or folders."
-        )
+        given = ", ".join(map(str, paths)) or "an empty list"
+        raise DataError(f"There is no picture in {given}. Expected picture files, or folders that hold some.")
     return run.classifier.predict(files, progress=progress)
 
 

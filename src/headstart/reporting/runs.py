@@ -15,7 +15,7 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def start_run(out: str | Path | None, folder: ImageFolder, identity: Mapping[str
             f"The run folder {path} would lie inside {folder.root} and be taken for a class the next time. "
             "Choose another place with --out."
         )
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             _check_reusable(path, identity)
@@ -67,9 +67,20 @@ def start_run(out: str | Path | None, folder: ImageFolder, identity: Mapping[str
                 pass
         else:
             reopen_run(path, identity)
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of what goes wrong inside that it was the run folder that could not be written.
+
+    Raises:
+        RunError: instead of an `OSError`.
+    """
+    try:
+        yield
     except OSError as error:
         raise RunError(why_unwritable(path, error)) from error
-    return path
 
 
 def reopen_run(path: Path, identity: Mapping[str, Any]) -> None:
@@ -119,7 +130,7 @@ def open_run(path: str | Path) -> dict[str, Any]:
         facts = json.loads((folder / RUN_FILE).read_bytes())
         if not isinstance(facts, dict):
             raise RunError(f"{folder} is damaged: {RUN_FILE} does not hold what a run's does.")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{folder} is damaged: {error}.") from error
     return facts
 
@@ -163,6 +174,7 @@ def why_unwritable(path: Path, error: OSError) -> str:
     """One message for a folder that cannot be written to."""
     reasons = {
         errno.ENOSPC: "the disk is full. Free some space, or choose another place with --out",
+        errno.EDQUOT: "your quota of the disk is used up. Choose another place with --out",
         errno.EROFS: "the disk is read-only. Choose another place with --out",
         errno.EACCES: "you may not write there. Choose another place with --out",
         errno.EPERM: "you may not write there. Choose another place with --out",
@@ -202,5 +214,5 @@ def _identity(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((path / RUN_FILE).read_bytes())["identity"]
         return found if isinstance(found, dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
