@@ -1,90 +1,112 @@
-"""What the tests of whole journeys share: tiny labelled pictures, and the command line run in this process."""
+"""What the tests of the whole line share: painted folders, the command line in this process or another, and one run."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from headstart import cli
+COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 
-CONTRACT_FILES = {
+FAST = ("--weights", "none", "--image-size", "64", "--views", "one")
+"""The smallest job: no download, small pictures, nothing to choose."""
+
+RUN_FILES = {
     "run.json", "split.csv", "model.keras", "labels.json", "evaluation.json", "predictions.csv", "history.csv",
     "report.html", "README.md", "MANIFEST.json",
 }  # fmt: skip
 
-TINY = {"backbone": "MobileNetV2", "weights": "none", "image_size": 64, "views": "one"}
-TINY_OPTIONS = ("--weights", "none", "--image-size", "64", "--views", "one")
 
-_COLOURS = ((200, 60, 60), (60, 200, 60), (60, 60, 200), (190, 190, 60))
-
-
-def draw(path: Path, number: int, seed: int) -> Path:
-    """Write a small picture of class ``number``: its colour with noise, another one for every seed."""
-    rng = np.random.default_rng([number, seed])
-    pixels = np.array(_COLOURS[number % len(_COLOURS)]) + rng.integers(-55, 55, (40, 40, 3))
+def paint(path: Path, colour, seed: int, side: int = 24) -> Path:
+    """A small noisy PNG whose content depends on the seed."""
+    noise = np.random.default_rng(seed).normal(colour, 40, (side, side, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
     return path
 
 
-def draw_folder(root: Path, classes: Sequence[str] = ("blue jay", "naïve", "zebra"), *, each: int = 12) -> Path:
-    """A folder with ``each`` pictures for every class."""
-    for number, name in enumerate(classes):
-        for seed in range(each):
-            draw(root / name / f"{seed:03}.png", number, seed)
+def paint_folder(root: Path, number: int, *, start: int = 0, names=tuple(COLOURS), side: int = 24) -> Path:
+    """A folder per colour of so many pictures; those of one (start, number) have the same contents anywhere."""
+    for index, name in enumerate(names):
+        for seed in range(start, start + number):
+            paint(root / name / f"{seed:03}.png", COLOURS.get(name, (128, 128, 128)), 1000 * index + seed, side)
     return root
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a command printed, and its exit code."""
+    """What a command did: its exit code and what it wrote."""
 
     code: int
     out: str
     err: str
 
     @property
-    def last_json(self) -> Any:
-        """The last line on standard output."""
-        return json.loads(self.out.splitlines()[-1])
+    def json(self):
+        """The object on the last line of standard output, which is the only one."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
 
-    @property
-    def message(self) -> str:
-        """The one error message; there must be no traceback."""
+    def complaint(self) -> str:
+        """The one message of a command that ended with 1."""
+        assert self.code == 1, self
         assert "Traceback" not in self.err, self.err
-        (message,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        return message.removeprefix("error: ")
+        assert self.out == ""
+        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert self.err.endswith(line + "\n")
+        return line.removeprefix("error: ")
 
 
-def headstart(*arguments: object) -> Answer:
-    """Run one command in this process."""
+def call(*arguments) -> Answer:
+    """Run a command in this process."""
+    from headstart import cli
+
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = cli.run([str(each) for each in arguments])
     return Answer(code, out.getvalue(), err.getvalue())
 
 
-def refused(*arguments: object, code: int = 1) -> str:
-    """Run a command that must fail with one message and no traceback; returns the message."""
-    answer = headstart(*arguments)
-    assert answer.code == code, (answer.code, answer.err)
-    return answer.message
+def spawn(*arguments, code: str | None = None, env=None, **options) -> Answer:
+    """Run a command, or Python code in front of one, in a process of its own."""
+    start = ["-m", "headstart"] if code is None else ["-c", code]
+    command = [sys.executable, *start, *map(str, arguments)]
+    options = {"stdin": subprocess.DEVNULL, "timeout": 120, **options}
+    done = subprocess.run(command, capture_output=True, env={**os.environ, **(env or {})}, check=False, **options)
+    return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def python(script: str, *arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own."""
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **(env or {})}
-    )
+@dataclasses.dataclass(frozen=True)
+class Journey:
+    """A folder, the run that `fit --json` made of it, and what the command said."""
+
+    photos: Path
+    run: Path
+    answer: Answer
+
+
+@functools.cache
+def finished() -> Journey:
+    """Fitted once for all tests. Nobody may change its folders; copy them."""
+    root = Path(_temporary_folder().name)
+    photos = paint_folder(root / "photos", 12)
+    (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    answer = call("fit", photos, *FAST, "--out", root / "run", "--json")
+    assert answer.code == 0, answer.err
+    return Journey(photos, root / "run", answer)
+
+
+@functools.cache
+def _temporary_folder():
+    """Removed when Python ends."""
+    return tempfile.TemporaryDirectory(prefix="headstart-tests-")

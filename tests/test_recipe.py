@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from headstart.errors import DataError
-from headstart.recipe import Recipe, candidate_sizes
+from headstart.errors import DataError, UnknownNameError
+from headstart.recipe import HEADS, VIEWS, Recipe, candidate_sizes
 
 
 def test_a_recipe_is_plain_values_and_comes_back():
@@ -51,3 +51,12 @@ def test_other_choices_that_make_no_sense(choice, message):
 @pytest.mark.parametrize(("native", "larger"), [(224, 384), (299, 512)])
 def test_the_larger_size_is_the_one_that_papers_take(native, larger):
     assert candidate_sizes(native) == (native, larger)
+
+
+def test_every_head_and_view_is_a_choice_and_no_other():
+    for head in HEADS:
+        for views in VIEWS:
+            Recipe(head=head, views=views)
+    with pytest.raises(UnknownNameError) as caught:
+        Recipe(head="flaten")
+    assert str(caught.value) == "There is no head 'flaten'. Did you mean flatten?"

@@ -91,7 +91,7 @@ def fit(
 
     try:
         trained = train(folder, splits, spec, recipe, clock, progress)
-    except HeadstartError:
+    except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
     with clock.measures("report"), runs.writing(path):

