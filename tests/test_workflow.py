@@ -168,7 +168,11 @@ def test_run_that_fails_leaves_no_folder_and_no_harm(journey, tmp_path, monkeypa
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
-TALKATIVE = "from headstart import terminal\nterminal._PLAIN_SECONDS = 0.0\nfrom headstart.cli import main\nmain()"
+# A job that a shell put into the background inherits an ignored SIGINT; at a terminal, as meant here, it is not ignored.
+TERMINAL = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+TALKATIVE = (
+    TERMINAL + "from headstart import terminal\nterminal._PLAIN_SECONDS = 0.0\nfrom headstart.cli import main\nmain()"
+)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
