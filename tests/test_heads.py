@@ -6,12 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from headstart.errors import UnknownNameError
 from headstart.features.extract import VIEWS
 from headstart.features.pooling import ACTIVATIONS, feature_model
 from headstart.learning.heads import (
     LabelledFeatures,
-    check_head,
     fit_flatten_head,
     grow_flatten_head,
     grow_linear_head,
@@ -103,10 +101,3 @@ def test_a_seed_repeats_the_flatten_head():
     data = LabelledFeatures(features, np.arange(12) % 3)
     first, again = (fit_flatten_head(data, data, 3, epochs=2, seed=4) for _ in range(2))
     assert fingerprint(first.model) == fingerprint(again.model)
-
-
-def test_says_which_heads_there_are():
-    assert check_head("linear") == "linear"
-    with pytest.raises(UnknownNameError) as error:
-        check_head("liner")
-    assert str(error.value) == "There is no head 'liner'. Did you mean linear?"

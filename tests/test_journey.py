@@ -137,6 +137,15 @@ def test_a_finished_run_is_not_overwritten_by_another(data, finished, capsys):
     assert "which would be lost" in capsys.readouterr().err
 
 
+def test_the_same_picture_under_two_labels_is_said(data, tmp_path, capsys):
+    photos = draw(tmp_path / "photos", 16)
+    (photos / "striped" / "same.png").write_bytes((photos / "dotted" / "3.png").read_bytes())
+    assert cli.run(["fit", str(photos), "--out", str(tmp_path / "run"), *QUICK]) == 0
+    said = "The same picture has different labels once, so"
+    assert said in capsys.readouterr().err
+    assert said in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_the_flatten_head_trains_and_keeps_its_history(data, tmp_path, capsys):
     code, facts = run_json(
         capsys, "fit", data, "--out", tmp_path / "run", "--weights", "none", "--image-size", "64", "--head", "flatten",

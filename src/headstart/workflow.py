@@ -17,6 +17,7 @@ import numpy as np
 from headstart.errors import DataError, HeadstartError, RunError
 from headstart.networks.catalogue import find_backbone
 from headstart.pictures.folder import SPLITS, ImageFile, ImageFolder, Skipped
+from headstart.pictures.problems import conflicting_duplicates
 from headstart.pictures.published import fetch_images, find_images
 from headstart.pictures.scan import scan
 from headstart.pictures.split import assign_splits, find_leaks
@@ -94,19 +95,13 @@ def fit(
     except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
-    with clock.measures("report"), runs.writing(path):
-        runs.reopen_run(path, identity)
-        trained.classifier.save(path)
-        folder, splits = trained.folder, trained.splits
-        test = [image for image, split in zip(folder.images, splits, strict=True) if split == "test"]
-        evaluation = score(_numbers(test, folder), trained.test_probabilities, folder.class_names)
-        runs.write_split(path, folder.images, splits)
-        _write_predictions(path, test, trained.test_probabilities, folder.class_names)
-        _write_history(path, trained.history)
-        runs.write_json(path / runs.EVALUATION_FILE, evaluation.to_json())
-        self_check = trained.check_saved(path)
-    facts = _facts(identity, trained, notes, self_check, clock)
+    notes = (*notes, *_label_notes(folder))
     with runs.writing(path):
+        runs.reopen_run(path, identity)
+        with clock.measures("report"):
+            evaluation = _write_results(path, trained)
+            self_check = trained.check_saved(path)
+        facts = _facts(identity, trained, notes, self_check, clock)
         runs.write_json(path / runs.RUN_FILE, facts)
         draw_report(path, facts, evaluation)
         runs.finish_run(path)
@@ -226,6 +221,28 @@ def split_images(folder: ImageFolder, recipe: Recipe) -> tuple[ImageFolder, tupl
 
 def _numbers(images: Sequence[ImageFile], folder: ImageFolder) -> Any:
     return np.array([folder.class_names.index(image.label) for image in images])
+
+
+def _write_results(path: Path, trained: Trained) -> Evaluation:
+    """The model and the tables of a run, and its scores."""
+    folder, test = trained.folder, trained.test_images
+    evaluation = score(_numbers(test, folder), trained.test_probabilities, folder.class_names)
+    trained.classifier.save(path)
+    runs.write_split(path, folder.images, trained.splits)
+    _write_predictions(path, test, trained.test_probabilities, folder.class_names)
+    _write_history(path, trained.history)
+    runs.write_json(path / runs.EVALUATION_FILE, evaluation.to_json())
+    return evaluation
+
+
+def _label_notes(folder: ImageFolder) -> tuple[str, ...]:
+    """What a reader must know of labels that contradict each other."""
+    conflicts = conflicting_duplicates(folder)
+    if not conflicts:
+        return ()
+    count = "once" if len(conflicts) == 1 else f"{len(conflicts):,} times"
+    first = " and ".join(conflicts[0][:2])
+    return (f"The same picture has different labels {count}, so as many labels or more are wrong. The first: {first}.",)
 
 
 def _write_predictions(path: Path, images: Sequence[ImageFile], probabilities: Any, class_names: Sequence[str]) -> None:

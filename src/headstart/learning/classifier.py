@@ -82,10 +82,6 @@ class Classifier:
         with write_atomically(folder / LABELS_FILE) as file:
             file.write(json.dumps({"class_names": list(self.class_names)}, ensure_ascii=False, indent=1).encode())
 
-    def predict_pixels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """Pixels (n, size, size, 3) to probabilities (n, num_classes)."""
-        return np.asarray(self.model.predict(pixels, batch_size=_BATCH_SIZE, verbose=0), np.float64)
-
     def predict(self, paths: Sequence[str | Path], *, progress: Progress = silent) -> list[Prediction]:
         """Classify image files, in order; a file that cannot be read gets its reason and the rest go on."""
         predictions: list[Prediction] = []

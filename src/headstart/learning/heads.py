@@ -9,24 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import UnknownNameError
 from headstart.features.pooling import pooled_features
 from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
 from headstart.progress import Progress, silent
-from headstart.recipe import HEADS
 
 _HIDDEN_UNITS = 256
 _BATCH_SIZE = 32
 _PATIENCE = 5
-
-
-def check_head(name: str) -> str:
-    """The name itself, if there is such a head."""
-    if name not in HEADS:
-        raise UnknownNameError("head", name, HEADS)
-    return name
 
 
 def grow_linear_head(backbone: Backbone, head: LinearHead) -> keras.Model:

@@ -197,8 +197,6 @@ def _solve(
 ) -> Matrix:
     """Minimise cross-entropy + |weights|^2 / (2 strength) for several folds at once.
 
-    All folds share each product with the rows, which is what the time goes into.
-
     Args:
         basis: of n images.
         targets: (n, k) one-hot.
@@ -211,37 +209,56 @@ def _solve(
         (r + 1, folds, k), the last row the bias, which is not penalised.
     """
     num_images, num_classes = targets.shape
-    num_folds, rank = trained_on.shape[1], len(basis.spread)
     penalty = 1 / strength
-    # The curvature along each axis, if every probability were 1 / k: the scale that makes all axes alike.
+    # The curvature along each axis, if every probability were 1 / k: scaled by it, all axes are alike.
     evenness = (num_classes - 1) / num_classes**2
-    scale = np.sqrt(basis.spread.astype(np.float64) ** 2 * evenness + penalty)
-    bias_scale = np.sqrt(num_images * evenness)
-    scaled_rows = (basis.rows / scale).astype(np.float32)
-    decay = (penalty / scale**2)[:, None, None]
-    weight = trained_on.astype(np.float32)[:, :, None]
-    shape = (rank + 1, num_folds, num_classes)
-
-    def loss_and_slope(flat: Matrix) -> tuple[float, Matrix]:
-        weights = flat.reshape(shape)
-        inner, bias = weights[:-1], weights[-1] / bias_scale
-        logits = scaled_rows @ inner.reshape(rank, num_folds * num_classes).astype(np.float32)
-        scores = log_softmax(logits.reshape(num_images, num_folds, num_classes) + bias.astype(np.float32), axis=2)
-        error = (np.exp(scores) - targets[:, None]) * weight
-        loss = -float((scores * targets[:, None] * weight).sum(dtype=np.float64)) + 0.5 * (decay * inner**2).sum()
-        slope = np.empty(shape)
-        slope[:-1] = (scaled_rows.T @ error.reshape(num_images, num_folds * num_classes)).reshape(
-            inner.shape
-        ) + decay * inner
-        slope[-1] = error.sum(axis=0) / bias_scale
-        return loss / num_images, slope.ravel() / num_images
-
-    first = np.zeros(shape)
-    if start is not None:
-        first[:-1], first[-1] = start[:-1] * scale[:, None, None], start[-1] * bias_scale
+    curvature = np.append(basis.spread.astype(np.float64) ** 2 * evenness + penalty, num_images * evenness)
+    scale = np.sqrt(curvature)[:, None, None]
+    problem = _ScaledProblem(
+        rows=(basis.rows / scale[:-1, 0, 0]).astype(np.float32),
+        decay=penalty / scale[:-1] ** 2,
+        bias_scale=float(scale[-1, 0, 0]),
+        targets=targets,
+        weight=trained_on.astype(np.float32)[:, :, None],
+    )
+    shape = (len(scale), trained_on.shape[1], num_classes)
+    first = np.zeros(shape) if start is None else start * scale
     options = {"maxiter": 300, "gtol": tolerance / num_classes, "ftol": 1e-9, "maxcor": 10}
-    found = minimize(loss_and_slope, first.ravel(), jac=True, method="L-BFGS-B", options=options)
-    solution = found.x.reshape(shape)
-    solution[:-1] /= scale[:, None, None]
-    solution[-1] /= bias_scale
-    return np.asarray(solution)
+    found = minimize(problem.loss_and_slope, first.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x.reshape(shape) / scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ScaledProblem:
+    """Penalised cross-entropy of several folds; they share each product with the rows, where the time goes.
+
+    Attributes:
+        rows: (n, r) float32, scaled.
+        decay: (r, 1, 1): the penalty of each axis after scaling.
+        bias_scale: the bias is kept multiplied by this.
+        targets: (n, k) one-hot.
+        weight: (n, folds, 1): 1 where a fold trains on an image, else 0.
+    """
+
+    rows: Matrix
+    decay: Matrix
+    bias_scale: float
+    targets: Matrix
+    weight: Matrix
+
+    def loss_and_slope(self, flat: Matrix) -> tuple[float, Matrix]:
+        """The mean loss and its slope at scaled weights (r + 1, folds, k), flattened."""
+        num_images, rank = self.rows.shape
+        by_fold = (num_images, self.weight.shape[1], self.targets.shape[1])
+        weights = flat.reshape(rank + 1, *by_fold[1:])
+        inner, bias = weights[:-1], weights[-1] / self.bias_scale
+        width = by_fold[1] * by_fold[2]
+        logits = (self.rows @ inner.reshape(rank, width).astype(np.float32)).reshape(by_fold)
+        scores = log_softmax(logits + bias.astype(np.float32), axis=2)
+        targets = self.targets[:, None]
+        error = (np.exp(scores) - targets) * self.weight
+        loss = -float((scores * targets * self.weight).sum(dtype=np.float64))
+        slope = np.empty_like(weights)
+        slope[:-1] = (self.rows.T @ error.reshape(num_images, width)).reshape(inner.shape) + self.decay * inner
+        slope[-1] = error.sum(axis=0) / self.bias_scale
+        return (loss + 0.5 * float((self.decay * inner**2).sum())) / num_images, slope.ravel() / num_images

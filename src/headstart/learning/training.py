@@ -18,7 +18,6 @@ from headstart.learning.choosing import Candidate, Choice, choose_candidate
 from headstart.learning.classifier import Classifier
 from headstart.learning.heads import (
     LabelledFeatures,
-    check_head,
     fit_flatten_head,
     grow_flatten_head,
     grow_linear_head,
@@ -117,7 +116,6 @@ def train(
 
     The linear head needs no validation images, since its strength is cross-validated: it learns from them too.
     """
-    check_head(recipe.head)
     weights = find_weights(spec, recipe.weights, progress=progress)
     keras.utils.set_random_seed(recipe.seed)
     eyes = _Eyes(spec, weights, ACTIVATIONS if recipe.head == "flatten" else POOLED, recipe.seed, progress)
