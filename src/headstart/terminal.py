@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shlex
 import sys
@@ -178,3 +179,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in (header, *rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         sys.stdout.write(line.rstrip() + "\n")
+
+
+def print_json(plain: Any) -> None:
+    """The last line on standard output."""
+    sys.stdout.write(json.dumps(plain, ensure_ascii=True) + "\n")
+    sys.stdout.flush()
