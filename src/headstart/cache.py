@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import platformdirs
+
+_UMASK_LOCK = threading.Lock()
 
 
 def cache_folder(part: str) -> Path:
@@ -31,16 +34,53 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-        _flush_folder(path.parent)
+        put_in_place(Path(temporary), path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # A full disk does not say which.
             error.filename = str(path)
         raise
+
+
+def put_in_place(finished: Path, path: Path) -> None:
+    """Give a finished file its final name, on disk and for everyone whom the user's settings let read files."""
+    with finished.open("r+b") as file:
+        os.fsync(file.fileno())
+    finished.chmod(0o666 & ~_umask())
+    finished.replace(path)
+    _flush_folder(path.parent)
+
+
+def unfinished(path: Path, suffix: str = "") -> Path:
+    """Where the cache keeps what belongs to a file that is still on its way: a hidden folder beside it, made here."""
+    folder = path.parent / ".partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / (path.name + suffix)
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of one file in the cache against every other thread and process.
+
+    The operating system keeps it, so that a process that dies lets go. Whoever had to wait should look again whether
+    the work is done already.
+
+    Args:
+        path: the file; it need not exist.
+        waiting: called once should someone else hold the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(unfinished(path, ".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def file_sha256(path: Path) -> str:
@@ -49,10 +89,21 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_hashes(path: Path) -> tuple[str, str]:
+    """The SHA-256 and the MD5 of a file's content, in hexadecimal, in one reading."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha256.update(chunk)
+            md5.update(chunk)
+    return sha256.hexdigest(), md5.hexdigest()
+
+
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with _UMASK_LOCK:  # It can only be read by setting it; two threads at once would leave it at 0.
+        mask = os.umask(0)
+        os.umask(mask)
+        return mask
 
 
 def _flush_folder(folder: Path) -> None:

