@@ -55,11 +55,15 @@ class Trunk(nn.Module):
         return self.features(tensor)
 
 
-def activations(tensors, pixels, *, flat=False, dtype=torch.float32):
-    """What the trunk with these tensors (by name) says of pixels (n, h, w, 3) uint8: (n, h / 32, w / 32, 1280)."""
-    trunk = Trunk(flat=flat)
+def run_trunk(trunk, tensors, pixels, dtype):
+    """What a trunk with these tensors (by name) says of pixels (n, h, w, 3) uint8, prepared: (n, h / 32, w / 32, c)."""
     trunk.load_state_dict({name: torch.as_tensor(np.array(values)) for name, values in tensors.items()})
     prepared = ((pixels / 255 - _MEAN) / _STD).transpose(0, 3, 1, 2)
     with torch.no_grad():
         said = trunk.to(dtype).eval()(torch.from_numpy(np.ascontiguousarray(prepared)).to(dtype))
     return said.numpy().transpose(0, 2, 3, 1)
+
+
+def activations(tensors, pixels, *, flat=False, dtype=torch.float32):
+    """What the trunk with these tensors says of pixels (n, h, w, 3) uint8: (n, h / 32, w / 32, 1280)."""
+    return run_trunk(Trunk(flat=flat), tensors, pixels, dtype)

@@ -1,83 +1,120 @@
-"""PyTorch checkpoints onto Keras's networks: which tensor goes to which layer, and what has to change on the way.
+"""PyTorch checkpoints onto Keras's networks: what has to change on the way.
 
 Kernels: PyTorch's (out, in, height, width) become Keras's (height, width, in, out); depthwise ones, which PyTorch
 keeps as (channels, 1, height, width), become (height, width, channels, 1). Batch normalisation adds its epsilon to the
-variance, and Keras's MobileNetV2 uses 1e-3 where PyTorch uses 1e-5; scaling gamma makes the two the same function.
+variance, and Keras's networks use another (1e-3 in MobileNetV2, 1.001e-5 in ResNet) than PyTorch's (1e-5); scaling
+gamma makes the two the same function. Keras's ResNets have biases that PyTorch's lack: they are 0.
+
+A block of PyTorch's ResNets halves the image in its 3x3 convolution, one of Keras's in the 1x1 before it
+(https://github.com/pytorch/vision/blob/v0.24.0/torchvision/models/resnet.py calls its own v1.5). The shapes of the
+weights are the same, and so the wrong one would run without complaint; `move_strides` builds the right one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import WeightsError
+from headstart.networks.backend import keras
+from headstart.networks.fitting import Shapes, check_numbers, compare, refusal
 from headstart.networks.torch_checkpoint import Tensors
+from headstart.networks.torch_layouts import LAYOUTS, Layout, Part, find_layout, is_left_aside, tensor_names
 
-LayerWeights = dict[str, list[npt.NDArray[Any]]]
-"""Keras layer name -> its weights in Keras's order."""
+Array = npt.NDArray[Any]
+LayerWeights = list[tuple[keras.Layer, list[Array]]]
+"""Layers of the network, each with its weights in Keras's order."""
 
 _TORCH_EPSILON = 1e-5
-_MOBILENET_V2_EPSILON = 1e-3
-_NUM_MOBILENET_V2_BLOCKS = 17
+_KERNEL_AXES = {"conv": (2, 3, 1, 0), "biased_conv": (2, 3, 1, 0), "depthwise": (2, 3, 0, 1)}
+_HALVING = re.compile(r"conv[345]_block1_([12])_conv")
+
+CONVERTERS = LAYOUTS
+"""What can be converted, by `TorchLayout.converter`."""
 
 
-def convert_mobilenet_v2(tensors: Tensors) -> LayerWeights:
-    """PyTorch's MobileNetV2 trunk (``features.*``) onto ``keras.applications.MobileNetV2``.
+def convert(path: Path, tensors: Tensors, layout: Layout, model: keras.Model) -> LayerWeights:
+    """The tensors of a checkpoint as weights for the layers of a network.
 
-    The names may be torchvision's, which nests convolution and normalisation, or those of the older, flat blocks.
-    Exact (to float32) where the image's side is 32 k + 1, since only there do the two pad alike. The tensors of the
-    classifier are left aside.
+    Exact to float32. Where the layout pads symmetrically (`TorchLayout.odd_size`) that holds for images of 32 k + 1
+    pixels, since only there do Keras's networks pad alike. Tensors of the classifier are left aside.
+
+    Args:
+        path: where they come from, for messages.
+        tensors: by name.
+        layout: of `CONVERTERS`.
+        model: the network, from `move_strides`.
 
     Raises:
-        WeightsError: tensors are missing.
+        WeightsError: tensors are missing, unexpected or of another shape, or hold what no trained network has.
     """
-    wanted = list(_mobilenet_v2_layers(nested="features.1.conv.0.0.weight" in tensors))
-    missing = [name for _, kind, prefix in wanted for name in _tensor_names(kind, prefix) if name not in tensors]
-    if missing:
-        some = ", ".join(map(repr, list(tensors)[:3]))
-        raise WeightsError(
-            f"The checkpoint is not PyTorch's MobileNetV2: {len(missing)} tensors are missing, the first is "
-            f"'{missing[0]}'. It holds {len(tensors)}, among them {some}."
-        )
-    return {
-        layer: _to_keras(kind, [tensors[name] for name in _tensor_names(kind, prefix)], _MOBILENET_V2_EPSILON)
-        for layer, kind, prefix in wanted
-    }
+    found = {name: values for name, values in tensors.items() if not is_left_aside(name)}
+    parts = max(layout.namings, key=lambda parts: len(tensor_names(parts) & found.keys()))
+    mismatch = compare(
+        "tensor",
+        {name: shape for part in parts for name, shape in _torch_shapes(part, model.get_layer(part.layer)).items()},
+        {name: values.shape for name, values in found.items()},
+    )
+    if mismatch:
+        raise refusal(path, layout.network, mismatch, _resembled(layout, found))
+    for name, values in found.items():
+        if values.dtype.kind != "f":
+            raise WeightsError(
+                f"{path}: tensor '{name}' holds {values.dtype} numbers; weights are floats. A quantised checkpoint "
+                "cannot be read: give the one it was made from."
+            )
+        check_numbers(path, f"tensor '{name}'", values, variance=name.endswith(".running_var"))
+    layers = ((model.get_layer(part.layer), part) for part in parts)
+    return [(layer, _to_keras(part, [found[name] for name in part.tensors], layer)) for layer, part in layers]
 
 
-def _mobilenet_v2_layers(*, nested: bool) -> Iterator[tuple[str, str, str]]:
-    """(Keras layer, kind, torch prefix), in the order of the network."""
-    yield from (("Conv1", "conv", "features.0.0"), ("bn_Conv1", "norm", "features.0.1"))
-    for number in range(_NUM_MOBILENET_V2_BLOCKS):
-        block = f"block_{number}" if number else "expanded_conv"
-        prefix = f"features.{number + 1}.conv."
-        # The first block does not expand.
-        triples = [("expand", "conv"), ("depthwise", "depthwise")] if number else [("depthwise", "depthwise")]
-        for group, (part, kind) in enumerate(triples):  # Convolution, normalisation and an activation without weights.
-            first, second = (f"{group}.0", f"{group}.1") if nested else (str(3 * group), str(3 * group + 1))
-            yield from ((f"{block}_{part}", kind, prefix + first), (f"{block}_{part}_BN", "norm", prefix + second))
-        last = len(triples) if nested else 3 * len(triples)
-        yield f"{block}_project", "conv", f"{prefix}{last}"
-        yield f"{block}_project_BN", "norm", f"{prefix}{last + 1}"
-    yield from (("Conv_1", "conv", "features.18.0"), ("Conv_1_bn", "norm", "features.18.1"))
+def move_strides(model: keras.Model) -> keras.Model:
+    """A ResNet of Keras's with the strides of its blocks in the 3x3 convolution, with the same names of layers.
+
+    The weights of the given network are not taken over.
+    """
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        halving = _HALVING.fullmatch(layer.name)
+        if halving:
+            config["strides"] = (2, 2) if halving[1] == "2" else (1, 1)
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=clone)
 
 
-def _tensor_names(kind: str, prefix: str) -> list[str]:
-    parts = ("weight", "bias", "running_mean", "running_var") if kind == "norm" else ("weight",)
-    return [f"{prefix}.{part}" for part in parts]
+def _torch_shapes(part: Part, layer: keras.Layer) -> dict[str, Shapes]:
+    """The shapes that PyTorch's tensors have where they fit a layer of Keras."""
+    if part.kind == "norm":
+        return dict.fromkeys(part.tensors, tuple(layer.gamma.shape))
+    kernel = tuple(layer.kernel.shape)
+    axes = _KERNEL_AXES[part.kind]
+    shapes = [tuple(kernel[axes.index(axis)] for axis in range(4)), (kernel[-1],)]
+    return dict(zip(part.tensors, shapes, strict=False))  # A convolution without a bias has one tensor.
 
 
-def _to_keras(kind: str, tensors: list[npt.NDArray[Any]], epsilon: float) -> list[npt.NDArray[Any]]:
-    if kind == "norm":
-        gamma, beta, mean, variance = tensors
-        if gamma.shape != variance.shape:  # They fit no layer, and whoever loads them will say so.
-            return tensors
-        return [gamma * np.sqrt(variance + epsilon) / np.sqrt(variance + _TORCH_EPSILON), beta, mean, variance]
-    axes = (2, 3, 0, 1) if kind == "depthwise" else (2, 3, 1, 0)
-    return [np.transpose(tensors[0], axes) if tensors[0].ndim == 4 else tensors[0]]
+def _to_keras(part: Part, tensors: list[Array], layer: keras.Layer) -> list[Array]:
+    """In float64, since a half-precision checkpoint cannot hold a sum with epsilon."""
+    if part.kind == "norm":
+        gamma, beta, mean, variance = (values.astype(np.float64) for values in tensors)
+        gamma = gamma * np.sqrt(variance + layer.epsilon) / np.sqrt(variance + _TORCH_EPSILON)
+        return [values.astype(np.float32) for values in (gamma, beta, mean, variance)]
+    kernel, *bias = (values.astype(np.float32) for values in tensors)
+    if layer.use_bias and not bias:
+        bias = [np.zeros(layer.filters, np.float32)]
+    return [np.transpose(kernel, _KERNEL_AXES[part.kind]), *bias]
 
 
-CONVERTERS: dict[str, Callable[[Tensors], LayerWeights]] = {"mobilenet_v2": convert_mobilenet_v2}
+def _resembled(layout: Layout, found: Tensors) -> str:
+    other = find_layout(found)
+    if other is None or other is layout:
+        return ""
+    begins = f"It looks like a checkpoint of {other.network}"
+    if other in LAYOUTS.values():
+        return f"{begins}: use --backbone {other.network}, or give weights of {layout.network}."
+    return f"{begins}, which is not read: give weights of {layout.network}."

@@ -17,8 +17,9 @@ import operator
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +28,16 @@ from headstart.errors import WeightsError
 
 Tensors = dict[str, npt.NDArray[Any]]
 
+_Any = TypeVar("_Any")
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
     "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
+    "BFloat16Storage": "bfloat16",
 }  # fmt: skip
+_STATES = ("state_dict", "model_state_dict", "model")  # Where training scripts keep the weights.
+_WRAPPERS = ("module.", "_orig_mod.")  # What DataParallel and torch.compile put in front of every name.
 _MAX_PICKLE_BYTES = 64_000_000
 _MAX_MEMO = 1_000_000  # The unpickler allocates as many places as the highest index, which is any number.
 _MAX_TUPLES = 40_000  # Hashing tuples nested deeper than about 100,000 overflows the stack. A tensor takes four.
@@ -45,8 +51,16 @@ class _StorageType:
 @dataclasses.dataclass(frozen=True)
 class _Storage:
     key: str
-    dtype: np.dtype[Any]
+    dtype: str
     num_elements: int
+
+    @property
+    def itemsize(self) -> int:
+        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+
+    def numbers(self, data: bytes) -> npt.NDArray[Any]:
+        """Bytes as numbers. NumPy has no bfloat16."""
+        return bfloat16(np.frombuffer(data, "<u2")) if self.dtype == "bfloat16" else np.frombuffer(data, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +71,34 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
+def bfloat16(bits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The numbers whose bfloat16 has these 16 bits: the upper half of a float32, so nothing is lost."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def plain_names(tensors: Mapping[str, _Any]) -> dict[str, _Any]:
+    """Tensors without what DataParallel and torch.compile put in front of their names.
+
+    Raises:
+        WeightsError: two have the same name then.
+    """
+    plain: dict[str, _Any] = {}
+    for name, value in tensors.items():
+        inner = name
+        while inner.startswith(_WRAPPERS):
+            inner = inner.partition(".")[2]
+        if inner in plain:
+            raise WeightsError(f"it has the tensor '{inner}' twice.")
+        plain[inner] = value
+    return plain
+
+
 def read_torch_checkpoint(path: str | Path) -> Tensors:
     """The tensors of a checkpoint by name, such as "features.0.0.weight".
 
     Args:
-        path: a file that ``torch.save`` wrote, holding a state dict (or a dict with one under "state_dict").
+        path: a file that ``torch.save`` wrote, holding a state dict, or a dict with one under "state_dict",
+            "model_state_dict" or "model".
 
     Raises:
         WeightsError: the file is no such checkpoint, is damaged, or asks for anything but tensors.
@@ -107,7 +144,7 @@ class _TensorsOnly(pickle.Unpickler):
         kind, storage_type, key, _, num_elements = pid[:5]
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise WeightsError("it refers to something that is no tensor.")
-        storage = _Storage(str(key), np.dtype(storage_type.dtype), int(num_elements))
+        storage = _Storage(str(key), storage_type.dtype, int(num_elements))
         return self.storages.setdefault(storage.key, storage)
 
 
@@ -135,7 +172,13 @@ def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
 
 def _read_zip(file: BinaryIO) -> Tensors:
     with zipfile.ZipFile(file) as archive:
-        (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
+        names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise WeightsError(
+                "it is a TorchScript program, which is never run. Save its weights with "
+                "torch.save(torch.jit.load(path).state_dict(), other_path)."
+            )
+        (pickled,) = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
         if archive.getinfo(pickled).file_size > _MAX_PICKLE_BYTES:
             raise WeightsError("its index is too large.")
         found = _named_tensors(_unpickle(io.BytesIO(archive.read(pickled)))[0])
@@ -146,7 +189,7 @@ def _read_zip(file: BinaryIO) -> Tensors:
             # Stored, not deflated, as torch writes it: so what is read cannot be larger than the file.
             if member.compress_type != zipfile.ZIP_STORED:
                 raise WeightsError("its tensors are compressed.")
-            values[storage.key] = np.frombuffer(archive.read(member), storage.dtype)
+            values[storage.key] = storage.numbers(archive.read(member))
     return {name: _view(tensor, values[tensor.storage.key]) for name, tensor in found.items()}
 
 
@@ -161,19 +204,18 @@ def _read_legacy(file: BinaryIO) -> Tensors:
     values: dict[str, npt.NDArray[Any]] = {}
     for key in map(str, _unpickle(file)[0]):
         num_elements = int.from_bytes(file.read(8), "little", signed=True)
-        dtype = storages[key].dtype
-        if not 0 <= num_elements * dtype.itemsize <= size - file.tell():
+        storage = storages[key]
+        if not 0 <= num_elements * storage.itemsize <= size - file.tell():
             raise WeightsError("it ends before its tensors do.")
-        values[key] = np.frombuffer(file.read(num_elements * dtype.itemsize), dtype)
+        values[key] = storage.numbers(file.read(num_elements * storage.itemsize))
     return {name: _view(tensor, values[tensor.storage.key]) for name, tensor in found.items()}
 
 
 def _named_tensors(state: Any) -> dict[str, _Tensor]:
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
     if not isinstance(state, dict):
         raise WeightsError("it holds no state dict.")
-    found = {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, _Tensor)}
+    state = next((state[name] for name in _STATES if isinstance(state.get(name), dict)), state)
+    found = plain_names({str(name): value for name, value in state.items() if isinstance(value, _Tensor)})
     if not found:
         raise WeightsError("it holds no tensor.")
     return found
