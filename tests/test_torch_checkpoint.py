@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+import warnings
 import zipfile
 from collections import OrderedDict
 
@@ -17,6 +18,16 @@ from headstart.networks.torch_checkpoint import read_torch_checkpoint
 from tiny import Call, Global, Storage, contiguous, legacy_bytes, rebuild, tensors_to_state, zip_bytes
 
 LAYOUTS = pytest.mark.parametrize("layout", [legacy_bytes, zip_bytes], ids=["legacy", "zip"])
+
+
+class BFloat16(Storage):
+    """Numbers whose bits are given, as NumPy has no bfloat16."""
+
+    @property
+    def type_name(self):
+        return "BFloat16Storage"
+
+
 TENSORS = {
     "features.0.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
     "features.0.bias": np.array([0.5, -2.0], np.float16),
@@ -54,6 +65,18 @@ def test_reads_every_kind_of_number(tmp_path, layout, dtype):
 
 
 @LAYOUTS
+def test_bfloat16_becomes_float32(tmp_path, layout):
+    values = np.array([0.0, 1.0, -2.5, 3.140625, -1e-30, np.inf], np.float32)
+    upper = BFloat16("0", (values.view(np.uint32) >> 16).astype(np.uint16))
+    values = (upper.values.astype(np.uint32) << 16).view(np.float32).reshape(2, 3)
+    state = {"plain": rebuild(upper, (2, 3), (3, 1)), "turned": rebuild(upper, (3, 2), (1, 3))}
+    assert_same(read_bytes(tmp_path, layout(state)), {"plain": values, "turned": values.T})
+    state = {"w": rebuild(BFloat16("0", upper.values), (7,), (1,))}
+    with pytest.raises(WeightsError, match="a tensor is larger than its storage"):
+        read_bytes(tmp_path, layout(state))
+
+
+@LAYOUTS
 def test_follows_strides_and_offsets(tmp_path, layout):
     storage = Storage("0", np.arange(20, dtype=np.float32))
     state = {"turned": rebuild(storage, (3, 4), (1, 3), 2), "shared": rebuild(storage, (2, 2), (5, 0), 1)}
@@ -63,9 +86,18 @@ def test_follows_strides_and_offsets(tmp_path, layout):
 
 
 @LAYOUTS
-def test_reads_a_nested_state_dict_and_drops_the_name_of_data_parallel(tmp_path, layout):
-    nested = {"epoch": 3, "state_dict": {f"module.{name}": contiguous(name, v) for name, v in TENSORS.items()}}
+@pytest.mark.parametrize("place", ["state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_reads_a_nested_state_dict_and_drops_the_names_of_wrappers(tmp_path, layout, place, wrapper):
+    nested = {"epoch": 3, place: {f"{wrapper}{name}": contiguous(name, v) for name, v in TENSORS.items()}}
     assert_same(read_bytes(tmp_path, layout(nested)), TENSORS)
+
+
+@LAYOUTS
+def test_two_tensors_that_become_one_are_refused(tmp_path, layout):
+    state = {name: contiguous(name, np.ones(3, np.float32)) for name in ("w", "module.w")}
+    with pytest.raises(WeightsError, match=r"was not read: it has the tensor 'w' twice\."):
+        read_bytes(tmp_path, layout(state))
 
 
 @LAYOUTS
@@ -280,6 +312,32 @@ def test_refuses_a_whole_module_of_pytorch(tmp_path, as_zip):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "c.pt", _use_new_zipfile_serialization=as_zip)
     with pytest.raises(WeightsError, match=r"it asks for torch\.nn\.modules\.linear\.Linear"):
         read_torch_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_reads_bfloat16_as_pytorch_writes_it(tmp_path, as_zip):
+    import torch
+
+    values = torch.linspace(-3, 3, 12).reshape(3, 4).bfloat16()
+    torch.save({"w": values, "turned": values.T}, tmp_path / "c.pt", _use_new_zipfile_serialization=as_zip)
+    expected = values.float().numpy()
+    assert_same(read_torch_checkpoint(tmp_path / "c.pt"), {"w": expected, "turned": expected.T})
+
+
+@pytest.mark.torch
+def test_refuses_a_torchscript_program(tmp_path):
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # That it is deprecated.
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "c.pt")
+    with pytest.raises(WeightsError) as error:
+        read_torch_checkpoint(tmp_path / "c.pt")
+    assert str(error.value) == (
+        f"{tmp_path / 'c.pt'} was not read: it is a TorchScript program, which is never run. Save its weights with "
+        "torch.save(torch.jit.load(path).state_dict(), other_path)."
+    )
 
 
 @pytest.mark.torch

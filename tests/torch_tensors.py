@@ -99,9 +99,9 @@ SAFETENSORS = {"f8": "F64", "f4": "F32", "f2": "F16", "i8": "I64", "i4": "I32", 
                "u4": "U32", "u2": "U16", "u1": "U8", "b1": "BOOL"}  # fmt: skip
 
 
-def safetensors_bytes(tensors, *, changes=None, kinds=None, tail=b"", header=None):
+def safetensors_bytes(tensors, *, changes=None, kinds=None, header=None):
     """A .safetensors file; ``changes`` may lie about tensors, ``kinds`` about their numbers."""
-    table, data = {"__metadata__": {"format": "pt"}}, b""
+    table = {"__metadata__": {"format": "pt"}}
     parts = []
     place = 0
     for name, values in tensors.items():
@@ -111,6 +111,5 @@ def safetensors_bytes(tensors, *, changes=None, kinds=None, tail=b"", header=Non
         table[name] |= (changes or {}).get(name, {})
         parts.append(raw)
         place += len(raw)
-    data = b"".join(parts)
     header = json.dumps(table).encode() if header is None else header
-    return len(header).to_bytes(8, "little") + header + data + tail
+    return len(header).to_bytes(8, "little") + header + b"".join(parts)

@@ -30,8 +30,12 @@ from headstart.networks.fitting import Mismatch, check_numbers, refusal
 LayerWeights = list[tuple[Any, list[npt.NDArray[Any]]]]
 
 _TOPS = {"fc1", "fc2", "predictions", "logits", "conv_preds"}
-_MAX_GROUPS = 50_000  # Links can lead back; a network has a few thousand.
+_MAX_GROUPS = 10_000  # Links can lead back; a network has a few thousand.
 _MAX_SPARE_BYTES = 50_000_000
+
+
+class _UnreadableError(Exception):
+    """What is wrong with the file itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,8 @@ def read_keras_weights(path: Path, network: str, model: keras.Model) -> LayerWei
             return [(our.layer, _read(path, our, their)) for our, their in pairs]
     except WeightsError:
         raise
+    except _UnreadableError as error:
+        raise WeightsError(f"{path} was not read: {error}") from error
     except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for what is damaged.
         raise WeightsError(f"{path} is not a Keras weights file, or is damaged ({error}).") from error
 
@@ -122,7 +128,7 @@ def _file_by_class(layers: Any) -> list[_Entry]:
         path, group = waiting.pop()
         num_groups += len(group)
         if num_groups > _MAX_GROUPS:
-            raise WeightsError("its groups have no end.")
+            raise _UnreadableError("its groups have no end.")
         for name in group:
             # The state of Dropout's random numbers is no weight.
             if name == "seed_generator" or group.get(name, getclass=True) is not h5py.Group:
@@ -211,14 +217,14 @@ def _array(dataset: Any, name: str) -> npt.NDArray[Any]:
     """The numbers of a dataset whose shape is known to be right."""
     chunk = int(np.prod(dataset.chunks or (0,), dtype=object)) * dataset.dtype.itemsize
     if dataset.external or dataset.is_virtual or chunk > dataset.nbytes + _MAX_SPARE_BYTES:
-        raise WeightsError(f"Layer '{name}' keeps its numbers in another file, or in pieces larger than itself.")
+        raise _UnreadableError(f"layer '{name}' keeps its numbers in another file, or in pieces larger than itself.")
     values = np.asarray(dataset)
     if _text(dataset.attrs.get("dtype", "")) == "bfloat16":
         import ml_dtypes
 
         values = values.view(ml_dtypes.bfloat16).astype(np.float32)
     if values.dtype.kind not in "fiu":
-        raise WeightsError(f"Layer '{name}' holds {values.dtype}, not numbers.")
+        raise _UnreadableError(f"layer '{name}' holds {values.dtype}, not numbers.")
     return values
 
 
