@@ -10,6 +10,7 @@ from typing import Any
 
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
+from headstart.networks.stages import cut_tensor
 
 POOLED = "mean and maximum of every stage"
 ACTIVATIONS = "activations of the last stage"
@@ -17,7 +18,7 @@ ACTIVATIONS = "activations of the last stage"
 
 def pooled_features(backbone: Backbone) -> Any:
     """The symbolic tensor (n, d) of a backbone's pooled stages; d is twice the sum of their channels."""
-    outputs = [backbone.model.get_layer(stage.layer).output for stage in backbone.stages]
+    outputs = [cut_tensor(backbone.model, stage) for stage in backbone.stages]
     pooled = []
     for stage, output in zip(backbone.stages, outputs, strict=True):
         pooled.append(keras.layers.GlobalAveragePooling2D(name=f"{stage.name}_mean")(output))

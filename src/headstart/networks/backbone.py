@@ -11,6 +11,7 @@ import numpy as np
 from headstart.errors import DataError
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import BackboneSpec
+from headstart.networks.freezing import freeze
 from headstart.networks.loading import load_weights
 from headstart.networks.stages import Stage, find_stages
 from headstart.networks.weights import Weights
@@ -77,8 +78,9 @@ def build_backbone(
     prepared = preprocess(flip_views(pixels) if views == FLIPS else pixels, weights.preprocessing)
     builder = getattr(keras.applications, spec.name)
     # The weights are never left to Keras: it would download them, and would not say what does not fit.
-    model = builder(input_tensor=prepared, include_top=False, weights=None)
-    model = load_weights(model, spec, weights)
+    theirs = builder(input_tensor=prepared, include_top=False, weights=None)
+    # Made anew with one input, not Keras's list of one, so that calling it on a batch is what it expects.
+    model = load_weights(keras.Model(pixels, theirs.output, name=theirs.name), spec, weights)
     freeze(model)
     return Backbone(spec, model, find_stages(model), weights, fingerprint(model), views)
 
@@ -108,17 +110,6 @@ def flip_views(pixels: Any) -> Any:
     mirrored = keras.ops.flip(pixels, axis=2)
     both = keras.ops.concatenate([pixels, mirrored], axis=0)
     return keras.ops.concatenate([both, keras.ops.flip(both, axis=1)], axis=0)
-
-
-def freeze(model: keras.Model) -> None:
-    """Freeze every layer. A frozen BatchNormalization also keeps its moving statistics, on every backend.
-
-    The layers are frozen one by one, not only the model, since they outlive it: a head grown on them makes a new
-    model. Compile after it; a model that was compiled before keeps training what it trained.
-    """
-    model.trainable = False
-    for layer in model.layers:
-        layer.trainable = False
 
 
 def fingerprint(model: keras.Model) -> str:

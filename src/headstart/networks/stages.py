@@ -23,7 +23,7 @@ class Stage:
 
     Attributes:
         name: "stage1" (shallow) to "stage5" (deep).
-        layer: the name of the layer whose output is the cut.
+        layer: the name of the layer, or of the plain operation (ConvNeXt adds with ``+``), whose output is the cut.
         num_channels: channels of that output.
     """
 
@@ -37,7 +37,8 @@ def find_stages(backbone: keras.Model) -> tuple[Stage, ...]:
     previous = backbone.inputs[0].shape[1]
     found: list[Stage] = []
     for layer, output in _clean_cuts(backbone):
-        if len(output.shape) != 4 or isinstance(layer, keras.layers.ZeroPadding2D):
+        padding = isinstance(layer, (keras.layers.InputLayer, keras.layers.ZeroPadding2D))
+        if len(output.shape) != 4 or padding:
             continue
         if output.shape[1] <= _HALVED * previous:
             found.append(Stage(f"stage{len(found) + 1}", layer.name, output.shape[-1]))
@@ -47,13 +48,32 @@ def find_stages(backbone: keras.Model) -> tuple[Stage, ...]:
     return tuple(found)
 
 
+def cut_tensor(model: keras.Model, stage: Stage) -> Any:
+    """The symbolic tensor at which a stage ends."""
+    (operation,) = (each for each in model.operations if each.name == stage.layer)
+    return operation._inbound_nodes[0].outputs[0]
+
+
+def layers_below(model: keras.Model, cut: str) -> set[str]:
+    """The names of a layer and of every operation that it depends on."""
+    nodes = {operation.name: operation._inbound_nodes[0] for operation in model.operations}
+    waiting: list[str] = [cut]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [parent.operation.name for parent in nodes[name].parent_nodes]
+    return found
+
+
 def _clean_cuts(model: keras.Model) -> list[tuple[Any, Any]]:
-    """Every (layer, output) such that the output is the only tensor that later layers still need."""
-    nodes = [layer._inbound_nodes[0] for layer in model.layers]
+    """Every (operation, output) such that the output is the only tensor that later layers still need."""
+    nodes = [operation._inbound_nodes[0] for operation in model.operations]
     waiting = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     alive: set[int] = set()
     cuts = []
-    for layer, node in zip(model.layers, nodes, strict=True):
+    for operation, node in zip(model.operations, nodes, strict=True):
         for tensor in node.input_tensors:
             waiting[id(tensor)] -= 1
             if not waiting[id(tensor)]:
@@ -62,5 +82,5 @@ def _clean_cuts(model: keras.Model) -> list[tuple[Any, Any]]:
         if waiting[id(output)]:
             alive.add(id(output))
         if not others and alive <= {id(output)}:
-            cuts.append((layer, output))
+            cuts.append((operation, output))
     return cuts
