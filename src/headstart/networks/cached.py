@@ -154,7 +154,7 @@ def examine(path: Path, pin: Pin | None = None) -> CachedFile:
             size,
             sha256,
             "recorded",
-            f"{path.name}.json beside it is damaged or cannot be read.",
+            f"{path.name}.json beside it cannot be read, or is damaged.",
         )
     problem = _problem(pin, record, sha256, md5, size)
     status = "pinned" if pin.sha256 or pin.md5 else "recorded" if record else "first use"

@@ -85,8 +85,8 @@ def _auto(spec: BackboneSpec, progress: Progress) -> Weights:
         try:
             return find_weights(spec, source, progress=progress)
         except WeightsError as error:
-            problems.append(str(error))
-    raise WeightsError(" ".join(dict.fromkeys(problems)))
+            problems.append(str(error).removesuffix(_ways_out(spec)).strip())
+    raise WeightsError(" ".join([*dict.fromkeys(problems), _ways_out(spec)]))
 
 
 def _imagenet(spec: BackboneSpec, progress: Progress) -> Weights:
