@@ -211,6 +211,7 @@ def test_a_part_of_another_version_is_not_used(pinned):
         leave_half(server, pinned=pinned)
         server.pause, server.body, server.etag = 0, new, '"new"'
         assert pull(server, pinned=pinned, body=new).path.read_bytes() == new
+        assert len(server.requests) == 2 or pinned
 
 
 def test_a_part_from_another_server_is_not_used():
