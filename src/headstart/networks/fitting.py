@@ -19,6 +19,7 @@ Shapes = tuple[Any, ...]
 """A tensor's shape, or the shapes of a layer's weights."""
 
 _NUM_SHOWN = 5
+_MAX_NAME = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +46,13 @@ class Mismatch:
         """Such as "1 tensor is missing ('conv1.weight'), 2 tensors are unexpected ('a', 'b')"."""
         parts = []
         if self.missing:
-            parts.append(f"{self._count(self.missing, 'is', 'are')} missing ({_some(map(repr, self.missing))})")
+            parts.append(f"{self._count(self.missing, 'is', 'are')} missing ({_some(map(_quoted, self.missing))})")
         if self.unexpected:
             parts.append(
-                f"{self._count(self.unexpected, 'is', 'are')} unexpected ({_some(map(repr, self.unexpected))})"
+                f"{self._count(self.unexpected, 'is', 'are')} unexpected ({_some(map(_quoted, self.unexpected))})"
             )
         if self.reshaped:
-            changes = _some(f"'{name}' from {_shape(ours)} to {_shape(theirs)}" for name, ours, theirs in self.reshaped)
+            changes = _some(f"{_quoted(name)} from {_shape(a)} to {_shape(b)}" for name, a, b in self.reshaped)
             has = self._count(self.reshaped, "has another shape", "have other shapes")
             parts.append(f"{has}, from the network's to the file's ({changes})")
         return ", ".join(parts)
@@ -110,6 +111,11 @@ def check_numbers(path: Path, name: str, values: npt.NDArray[Any], *, variance: 
 def _some(things: Iterable[str]) -> str:
     every = list(things)
     return ", ".join(every[:_NUM_SHOWN]) + (f" and {len(every) - _NUM_SHOWN} more" if len(every) > _NUM_SHOWN else "")
+
+
+def _quoted(name: str) -> str:
+    """A name from a file can be of any length, and hold what moves a terminal's cursor."""
+    return repr(name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}...")
 
 
 def _shape(shapes: Shapes) -> str:

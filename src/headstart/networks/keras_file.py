@@ -75,7 +75,8 @@ def read_keras_weights(path: Path, network: str, model: keras.Model) -> LayerWei
 
     try:
         with h5py.File(path, "r") as file:
-            group = file.get("model_weights", file)  # A whole model in .h5 keeps its weights there.
+            # A whole model in .h5 keeps its weights apart.
+            group = _member(file, "model_weights") if _has(file, "model_weights") else file
             ours, theirs = _both_sides(path, group, model)
             theirs = [entry for entry in theirs if entry.name not in _TOPS]
             pairs, mismatch = _pair(ours, theirs)
@@ -100,7 +101,7 @@ def _both_sides(path: Path, group: Any, model: keras.Model) -> tuple[list[_Entry
         ours = [_Entry(layer.name, "", variables_of(layer), layer) for layer in model.layers if layer.weights]
         theirs = [_Entry(name, "", _listed(_member(group, name))) for name in _texts(group, "layer_names")]
         return ours, [entry for entry in theirs if entry.weights]
-    if "layers" in group:
+    if _has(group, "layers"):
         return list(_network_by_class(model.layers)), _file_by_class(_member(group, "layers"))
     raise WeightsError(f"{path} is an HDF5 file, but holds no weights as Keras writes them.")
 
@@ -130,10 +131,10 @@ def _file_by_class(layers: Any) -> list[_Entry]:
         if num_groups > _MAX_GROUPS:
             raise _UnreadableError("its groups have no end.")
         for name in group:
-            # The state of Dropout's random numbers is no weight.
-            if name == "seed_generator" or group.get(name, getclass=True) is not h5py.Group:
-                continue
             inside = _member(group, name)
+            # A seed of random numbers, as Dropout has, is no weight.
+            if name == "seed_generator" or not isinstance(inside, h5py.Group):
+                continue
             if name != "vars":
                 waiting.append((f"{path}/{name}" if path else name, inside))
             elif len(inside):
@@ -226,6 +227,11 @@ def _array(dataset: Any, name: str) -> npt.NDArray[Any]:
     if values.dtype.kind not in "fiu":
         raise _UnreadableError(f"layer '{name}' holds {values.dtype}, not numbers.")
     return values
+
+
+def _has(group: Any, name: str) -> bool:
+    """Whether there is such a link; Python's ``in`` would follow it."""
+    return group.get(name, getlink=True) is not None
 
 
 def _member(group: Any, name: str) -> Any:
