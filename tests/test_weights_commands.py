@@ -19,6 +19,7 @@ from headstart import download
 from headstart.networks import cached
 from headstart.networks.cached import weights_folder, write_record
 from headstart.networks.catalogue import find_backbone
+from headstart.networks.pulling import pull_weights
 from journey import call
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -109,6 +110,16 @@ def test_an_interrupted_pull_ends_at_once_and_goes_on_later(mirror):
     mirror.fault = ""
     assert call("weights", "pull", "MobileNet").code == 0
     assert mirror.requests[-1] == (f"/{MOBILENET}", f"bytes={len(BODY) // 2}-")
+
+
+def test_a_pull_that_is_given_up_stops_fetching(mirror):
+    put(MOBILENET)
+    mirror.piece, mirror.pause = len(BODY) // 20, 0.03
+    results = pull_weights([find_backbone("MobileNet"), find_backbone("MobileNetV2")], "imagenet")
+    assert next(results).spec.name == "MobileNet"
+    results.close()
+    time.sleep(1)
+    assert not (weights_folder() / MOBILENET_V2).exists()
 
 
 def test_killed_pulls_leave_what_the_next_one_uses(tmp_path):
