@@ -22,9 +22,10 @@ from PIL import Image
 
 def tiny_backbone(size=32, *, seed=0, views=None):
     """A network of two stages with random weights and statistics: what `build_backbone` gives, but quick."""
-    from headstart.networks.backbone import AS_IS, FLIPS, Backbone, fingerprint, flip_views, freeze, preprocess
+    from headstart.networks.backbone import AS_IS, FLIPS, Backbone, fingerprint, flip_views, preprocess
     from headstart.networks.backend import keras
     from headstart.networks.catalogue import find_backbone
+    from headstart.networks.freezing import freeze
     from headstart.networks.stages import find_stages
     from headstart.networks.weights import Weights
 
