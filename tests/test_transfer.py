@@ -7,6 +7,7 @@ import headstart
 from headstart.errors import DataError, UnknownNameError, WeightsError
 from headstart.learning.transfer import transfer_model
 from headstart.networks.backend import keras
+from headstart.networks.catalogue import SEED, find_backbone
 
 
 def frozen_part(model):
@@ -35,6 +36,27 @@ def test_is_a_plain_compiled_model_with_the_usual_head(small):
     assert (last.units, last.activation.__name__) == (3, "softmax")
     assert small.output_shape == (None, 3)
     assert {weight.path.split("/")[0] for weight in small.trainable_weights} == {"hidden", "probabilities"}
+
+
+@pytest.mark.parametrize("name", SEED)
+def test_has_the_layers_of_the_usual_script(name):
+    """The network of the script that headstart began with, written out in plain Keras, with random weights."""
+    size = find_backbone(name).image_size
+    base = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(size, size, 3))
+    for layer in base.layers:
+        layer.trainable = False
+    hidden = keras.layers.Dense(256, activation="relu")(keras.layers.Flatten()(base.output))
+    theirs = keras.Model(base.input, keras.layers.Dense(10, activation="softmax")(hidden))
+    ours = transfer_model(name, num_classes=10, image_size=size, weights="none")
+
+    def rows(model):
+        layers = [layer for layer in model.layers if not layer.name.startswith("preprocessing")]
+        return [(type(each), each.output.shape, [tuple(w.shape) for w in each.weights]) for each in layers]
+
+    assert rows(ours) == rows(theirs)
+    assert ours.count_params() == theirs.count_params()
+    assert [w.shape for w in ours.trainable_weights] == [w.shape for w in theirs.trainable_weights]
+    keras.utils.clear_session(free_memory=True)
 
 
 @pytest.mark.backend
