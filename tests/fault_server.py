@@ -50,7 +50,7 @@ class FaultServer:
     Attributes:
         requests: (path, Range header or "") of each request.
         passwords: the Authorization header of each.
-        sent: bytes of bodies that were written to connections.
+        sent: bytes of bodies that were put on connections.
         num_full: bodies that were sent from the first byte to the last.
         release: set it to let go of connections that are kept waiting.
     """
@@ -163,9 +163,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             piece, pause = 1, 0.05
         for position in range(start, end, piece):
             data = body[position : min(position + piece, end)]
-            self.wfile.write(data)
-            with owner.lock:
+            with owner.lock:  # Before they go, or who has them all could look before they are counted.
                 owner.sent += len(data)
+            self.wfile.write(data)
             if pause and owner.release.wait(pause):
                 return
 
