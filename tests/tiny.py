@@ -253,3 +253,16 @@ def write_images(folder: Path, number, *, start=0, label="thing", side=24):
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)).save(path)
         images.append(ImageFile(path, path.name, label, hashlib.sha256(path.read_bytes()).hexdigest()))
     return images
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def damaged(data, number, most=3, seed=0):
+    """``number`` copies of some bytes, each with one to ``most`` of them changed."""
+    random = np.random.default_rng(seed)
+    for _ in range(number):
+        broken = bytearray(data)
+        for place in random.integers(0, len(data), random.integers(1, most + 1)):
+            broken[place] ^= int(random.integers(1, 256))
+        yield bytes(broken)
