@@ -9,7 +9,7 @@ demo: $(VENV)/.user
 	$(BIN)/headstart demo
 
 test: $(VENV)/.dev check
-	$(BIN)/python -m pytest -m "not slow and not torch"
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not torch"
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend"
 
 test-torch: .venv-torch/.torch
