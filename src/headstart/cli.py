@@ -72,7 +72,7 @@ def demo(
 def fit(
     data: Data,
     backbone: Annotated[str, typer.Option(help="Keras's name; see 'headstart models'.")] = "MobileNetV2",
-    weights: Annotated[str, typer.Option(help="auto, imagenet, packaged, none, or a path.")] = "auto",
+    weights: Annotated[str, typer.Option(help="auto, imagenet, kerashub, packaged, none, or a path.")] = "auto",
     head: Annotated[str, typer.Option(help="linear (logistic regression) or flatten (Flatten, Dense 256).")] = "linear",
     image_size: Annotated[
         int | None, typer.Option(help="Side in pixels. Default: chosen on the training images.")

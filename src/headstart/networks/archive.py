@@ -25,7 +25,8 @@ from headstart.cache import locked, unfinished, write_atomically
 from headstart.errors import WeightsError
 from headstart.networks import cached
 from headstart.networks.cached import CachedFile, known_files, weights_folder
-from headstart.networks.catalogue import CATALOGUE, BackboneSpec
+from headstart.networks.catalogue import CATALOGUE
+from headstart.networks.rows import BackboneSpec
 from headstart.progress import Progress, silent
 
 MANIFEST = "MANIFEST.json"
@@ -84,7 +85,7 @@ def pack_weights(archive: Path, specs: Sequence[BackboneSpec] = (), *, progress:
 def _to_pack(specs: Sequence[BackboneSpec]) -> list[CachedFile]:
     files: dict[str, CachedFile] = {}
     for spec in specs or CATALOGUE:
-        paths = {source: cached.cached_path(spec, source) for source in ("imagenet", "packaged")}
+        paths = {source: cached.cached_path(spec, source) for source in (spec.published, "packaged")}
         if specs and not any(paths.values()):
             raise WeightsError(
                 f"The weights of {spec.name} are not in {weights_folder()}. Run 'headstart weights pull {spec.name}' "

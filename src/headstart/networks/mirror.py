@@ -7,7 +7,7 @@ import urllib.parse
 from pathlib import Path
 
 from headstart.errors import WeightsError
-from headstart.networks.catalogue import WeightsFile
+from headstart.networks.rows import WeightsFile
 
 MIRROR = "HEADSTART_WEIGHTS_MIRROR"
 

