@@ -239,6 +239,22 @@ def drawn_pixels(size, number=1, seed=0):
     return np.stack(pictures).astype(np.uint8)
 
 
+def reference_pixels():
+    """One picture by integer arithmetic alone, the same for ever: (225, 225, 3) uint8 RGB.
+
+    Waves and gradients that differ in each colour, a red disk and a blue bar: mirrored, turned, resized or with its
+    colours in another order it is another picture.
+    """
+    rows, columns = np.mgrid[0:225, 0:225]
+    red = (columns + rows * rows // 37) % 256
+    green = (2 * rows + columns * rows // 90) % 256
+    blue = (columns * columns + 2 * rows * rows) // 128 % 256
+    picture = np.stack([red, green, blue], axis=-1)
+    picture[(rows - 60) ** 2 + (columns - 150) ** 2 < 40**2] = 230, 40, 30
+    picture[150:180, 20:110] = 20, 60, 210
+    return picture.astype(np.uint8)
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
