@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 
 from headstart.errors import DataError, UnknownNameError
 from headstart.learning.model_file import load_model, save_model
+from headstart.networks.architectures import VisionTransformer
 from headstart.networks.backbone import build_backbone, fingerprint, preprocess
 from headstart.networks.backend import keras
-from headstart.networks.catalogue import CATALOGUE
+from headstart.networks.catalogue import KERAS_ROWS
 from headstart.networks.freezing import WHOLE, freeze, thaw
+from headstart.networks.hub_rows import HUB_ROWS
 from headstart.networks.stages import cut_tensor
 from headstart.networks.weights import find_weights
 
@@ -22,13 +25,38 @@ MODULES = {"VGG16": "vgg16", "VGG19": "vgg19", "ResNet50": "resnet50", "Inceptio
 FAMILIES = {"ResNet": "resnet", "ResNetV2": "resnet_v2", "MobileNetV3": "mobilenet_v3", "DenseNet": "densenet",
             "NASNet": "nasnet", "EfficientNet": "efficientnet", "EfficientNetV2": "efficientnet_v2",
             "ConvNeXt": "convnext"}  # fmt: skip
-SMALLEST = {
-    min((each for each in CATALOGUE if each.family == family), key=lambda spec: spec.num_params)
-    for family in {spec.family for spec in CATALOGUE}
+HUB_FAMILIES = {
+    "ViT": lambda pixels: pixels / 127.5 - 1,
+    "SigLIP2": lambda pixels: pixels / 127.5 - 1,
+    "DINOv2": lambda pixels: (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    "Swin": lambda pixels: (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    "CLIP": lambda pixels: (pixels / 255 - [0.48145466, 0.4578275, 0.40821073]) / [0.26862954, 0.26130258, 0.27577711],
 }
-"""One row of each family, frozen below every stage in turn."""
+"""What the processors of Hugging Face's transformers do with the pixels."""
 
-EVERYWHERE = {"MobileNet", "EfficientNetB0", "ConvNeXtTiny"}
+
+def smallest(rows):
+    """One row of each family."""
+    families = dict.fromkeys(spec.family for spec in rows)
+    return [min((s for s in rows if s.family == family), key=lambda spec: spec.num_params) for family in families]
+
+
+def narrowed(spec):
+    """A row of KerasHub with fewer and narrower blocks: the rows of a family differ in such numbers alone."""
+    net = spec.architecture
+    if isinstance(net, VisionTransformer):
+        net = dataclasses.replace(net, depth=5, width=48, num_heads=4, hidden=96)
+    else:
+        net = dataclasses.replace(net, width=24, depths=(2, 2, 2, 2))
+    return dataclasses.replace(spec, architecture=net)
+
+
+ROWS = (*KERAS_ROWS, *map(narrowed, smallest(HUB_ROWS)))
+
+SMALLEST = smallest(ROWS)
+"""Frozen below every stage in turn."""
+
+EVERYWHERE = {"MobileNet", "EfficientNetB0", "ConvNeXtTiny"} | {spec.name for spec in ROWS if spec.architecture}
 """What JAX and PyTorch run at every submission too: statistics, inner dropouts, plain operations. They take minutes."""
 
 Norm = keras.layers.BatchNormalization
@@ -39,7 +67,7 @@ def as_parameter(spec):
     return pytest.param(spec, id=spec.name, marks=marks)
 
 
-@pytest.fixture(scope="module", params=[as_parameter(spec) for spec in CATALOGUE])
+@pytest.fixture(scope="module", params=[as_parameter(spec) for spec in ROWS])
 def backbone(request):
     """A row, built once for all that is asked of it."""
     spec = request.param
@@ -63,7 +91,7 @@ def run(model, pixels, *, training=False):
 
 def classifier(backbone):
     """The backbone with a head, so that there is something to train."""
-    pooled = keras.layers.GlobalAveragePooling2D()(backbone.model.output)
+    pooled = keras.ops.mean(backbone.model.output, axis=(1, 2) if len(backbone.model.output.shape) == 4 else 1)
     model = keras.Model(backbone.model.inputs[0], keras.layers.Dense(2, activation="softmax")(pooled))
     # Eager: a step of a large network takes far less time than compiling it does.
     model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-20), "categorical_crossentropy", run_eagerly=True)
@@ -72,8 +100,10 @@ def classifier(backbone):
 
 def test_prepares_pixels_as_keras_does(backbone, pixels):
     spec, model = backbone.spec, backbone.model
-    module = MODULES.get(spec.name) or FAMILIES[spec.family]
-    theirs = importlib.import_module(f"keras.applications.{module}").preprocess_input
+    theirs = HUB_FAMILIES.get(spec.family)
+    if not theirs:
+        module = MODULES.get(spec.name) or FAMILIES[spec.family]
+        theirs = importlib.import_module(f"keras.applications.{module}").preprocess_input
     inside = keras.Model(model.inputs[0], model.get_layer("preprocessing").output)
     np.testing.assert_allclose(run(inside, pixels), theirs(pixels.astype(np.float32)), atol=2e-5)
     floats = pixels * np.float32(0.987)
@@ -86,7 +116,7 @@ def test_has_the_shape_it_says(backbone, pixels):
     spec, model = backbone.spec, backbone.model
     assert model.input_shape == (None, spec.smallest_size, spec.smallest_size, 3)
     assert model.inputs[0].dtype == "uint8"
-    assert len(model.output_shape) == 4
+    assert len(model.output_shape) == (3 if isinstance(spec.architecture, VisionTransformer) else 4)
     output = run(model, pixels)
     assert output.shape == (2, *model.output_shape[1:])
     assert output.dtype == np.float32
@@ -180,7 +210,7 @@ def test_says_what_it_cannot_do(backbone):
         thaw(backbone.model, backbone.stages, "stage9")
 
 
-@pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", KERAS_ROWS, ids=lambda spec: spec.name)
 def test_the_smallest_size_is_keras_own(spec):
     smaller = (spec.smallest_size - 1, spec.smallest_size - 1, 3)
     with pytest.raises(ValueError, match="must be at least"):
@@ -189,4 +219,4 @@ def test_the_smallest_size_is_keras_own(spec):
 
 def test_the_catalogue_is_all_of_keras():
     theirs = {name for name in dir(keras.applications) if name[0].isupper()}
-    assert {spec.name for spec in CATALOGUE} == theirs
+    assert {spec.name for spec in KERAS_ROWS} == theirs

@@ -91,7 +91,8 @@ def build_backbone(
     pixels = keras.Input((image_size, image_size, 3), dtype=dtype, name="pixels")
     prepared = preprocess(flip_views(pixels) if views == FLIPS else pixels, weights.preprocessing)
     # Made with one input, not Keras's list of one, so that calling it on a batch is what it expects.
-    model = load_weights(keras.Model(pixels, *_build(spec, prepared)), spec, weights)
+    output, name = _build(spec, prepared)
+    model = load_weights(keras.Model(pixels, output, name=name), spec, weights)
     freeze(model)
     return Backbone(spec, model, find_stages(model), weights, fingerprint(model), views)
 
