@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests hold the networks against KerasHub's. What else it asks for, gigabytes of TensorFlow, its images do not need.
+KERAS_HUB := keras-hub==0.32.0 regex tokenizers
 
 .PHONY: demo test test-torch check format bench install clean
 
@@ -32,11 +34,15 @@ $(VENV)/.user: pyproject.toml
 
 $(VENV)/.dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -e '.[dev]' && touch $@ $(VENV)/.user
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps $(KERAS_HUB)
+	touch $@ $(VENV)/.user
 
 .venv-torch/.torch: pyproject.toml
 	test -x .venv-torch/bin/python || $(PYTHON) -m venv .venv-torch
-	.venv-torch/bin/python -m pip install -q 'torch==2.13.0' -e '.[test]' && touch $@
+	.venv-torch/bin/python -m pip install -q 'torch==2.13.0' -e '.[test]'
+	.venv-torch/bin/python -m pip install -q --no-deps $(KERAS_HUB)
+	touch $@
 
 clean:
 	rm -rf $(VENV) .venv-torch

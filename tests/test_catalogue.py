@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from headstart.networks.backend import keras
-from headstart.networks.catalogue import CATALOGUE, KERAS_ADDRESS, TorchLayout, find_backbone
+from headstart.networks.catalogue import CATALOGUE, KERAS_ADDRESS, KERAS_ROWS, find_backbone
+from headstart.networks.rows import TorchLayout
 
-EVERY = pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: spec.name)
+EVERY = pytest.mark.parametrize("spec", KERAS_ROWS, ids=lambda spec: spec.name)
 _CLASSES = 1000
 
 

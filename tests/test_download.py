@@ -19,7 +19,8 @@ from fault_server import FAULTS, FaultServer, certificate_file
 from headstart import download
 from headstart.errors import WeightsError
 from headstart.networks.cached import cached_files, weights_folder
-from headstart.networks.catalogue import WeightsFile, find_backbone
+from headstart.networks.catalogue import find_backbone
+from headstart.networks.rows import WeightsFile
 from headstart.networks.weights import find_weights
 
 BODY = bytes(range(256)) * 800

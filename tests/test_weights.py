@@ -15,7 +15,8 @@ from headstart.errors import WeightsError
 from headstart.networks import cached, weights
 from headstart.networks.backbone import build_backbone
 from headstart.networks.cached import Pin, cached_files, is_cached, weights_folder, write_record
-from headstart.networks.catalogue import PackagedWeights, find_backbone
+from headstart.networks.catalogue import find_backbone
+from headstart.networks.rows import PackagedWeights
 from headstart.networks.weights import find_weights
 
 MOBILENET, MOBILENET_V2, VGG16 = map(find_backbone, ("MobileNet", "MobileNetV2", "VGG16"))

@@ -30,6 +30,7 @@ from headstart.networks.hdf5 import UnreadableError, array, has, member, text, t
 LayerWeights = list[tuple[Any, list[npt.NDArray[Any]]]]
 
 _TOPS = {"fc1", "fc2", "predictions", "logits", "conv_preds"}
+_ATTENTION = ("query_dense", "key_dense", "value_dense", "output_dense")
 _MAX_GROUPS = 10_000  # Links can lead back; a network has a few thousand.
 
 
@@ -109,6 +110,10 @@ def _network_by_class(layers: Iterable[Any], outer: str = "") -> Iterator[_Entry
         kind = f"{outer}{_snake_case(layer)}"
         if isinstance(layer, keras.Sequential):
             yield from _network_by_class(layer.layers, f"{kind}/layers/")
+        elif isinstance(layer, keras.layers.MultiHeadAttention):
+            for part in _ATTENTION:
+                inner = getattr(layer, part)
+                yield _Entry(inner.name, f"{kind}/{part}", variables_of(inner), inner)
         elif layer.weights:
             yield _Entry(layer.name, kind, variables_of(layer), layer)
 
