@@ -56,8 +56,11 @@ ROWS = (*KERAS_ROWS, *map(narrowed, smallest(HUB_ROWS)))
 SMALLEST = smallest(ROWS)
 """Frozen below every stage in turn."""
 
-EVERYWHERE = {"MobileNet", "EfficientNetB0", "ConvNeXtTiny"} | {spec.name for spec in ROWS if spec.architecture}
-"""What JAX and PyTorch run at every submission too: statistics, inner dropouts, plain operations. They take minutes."""
+EVERYWHERE = {"MobileNet", "EfficientNetB0", "ConvNeXtTiny"} | {
+    "siglip2_base_patch16_224",
+    "swin_tiny_patch4_window7_224",
+}
+"""What JAX and PyTorch run at every submission too: statistics, inner dropouts, plain operations, tokens, windows."""
 
 Norm = keras.layers.BatchNormalization
 

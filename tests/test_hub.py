@@ -118,7 +118,6 @@ def vit_file(tmp_path):
     return pair.spec, saved(pair, tmp_path)
 
 
-@pytest.mark.backend
 @pytest.mark.filterwarnings("ignore:Layer 'attn'")  # KerasHub's own.
 @pytest.mark.parametrize("make", PAIRS.values(), ids=PAIRS)
 def test_computes_what_kerashub_computes(make, tmp_path):

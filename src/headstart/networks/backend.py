@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
+import tempfile
+from collections.abc import Iterator
 
 from headstart.errors import MissingExtraError
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+_STARTUP_LINE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
 def choose_backend() -> str:
@@ -27,9 +33,32 @@ def choose_backend() -> str:
     return chosen
 
 
-choose_backend()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up lines would drown every message of ours.
+@contextlib.contextmanager
+def _without_startup_lines() -> Iterator[None]:
+    """Drop what TensorFlow says of itself when it is imported; all else that is written to stderr comes after it.
 
-import keras  # noqa: E402  the choice has to come first
+    Its C++ writes some lines before it reads TF_CPP_MIN_LOG_LEVEL, straight to the file descriptor.
+    """
+    try:
+        stderr = os.dup(2)
+    except OSError:  # It is closed.
+        yield
+        return
+    with tempfile.TemporaryFile() as kept, os.fdopen(stderr, "wb") as stream:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stream.fileno(), 2)
+            kept.seek(0)
+            with contextlib.suppress(OSError):
+                stream.writelines(line for line in kept if not _STARTUP_LINE.match(line))
+                stream.flush()
+
+
+choose_backend()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+with _without_startup_lines():
+    import keras
 
 __all__ = ["choose_backend", "keras"]

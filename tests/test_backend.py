@@ -1,0 +1,28 @@
+"""How Keras is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_only_the_lines_of_tensorflow_starting_up_are_dropped():
+    script = """
+import os
+from headstart.networks import backend
+os.write(2, b"I0000 00:00:1795531245.133649 1 port.cc:153] oneDNN is on.\\n")
+with backend._without_startup_lines():
+    os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n")
+    os.write(2, b"I0000 00:00:1795531245.133649 1 port.cc:153] oneDNN is on.\\n")
+    os.write(2, b"a real problem\\n")
+try:
+    with backend._without_startup_lines():
+        os.write(2, b"before it failed\\n")
+        raise ImportError("no such library")
+except ImportError as error:
+    os.write(2, str(error).encode())
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, *rest = ran.stderr.splitlines()
+    assert first.startswith("I0000")  # Only while something is imported.
+    assert rest == ["a real problem", "before it failed", "no such library"]
