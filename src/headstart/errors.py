@@ -5,8 +5,10 @@
     │   └── ImageError        one file that cannot be decoded; the run goes on without it
     ├── WeightsError          weights that cannot be had, do not fit, or are not what they should be
     ├── UnknownNameError      a name (backbone, head, ...) that does not exist, with the nearest ones
+    ├── CacheError            stored features that went while they were in use, or a cache that cannot be kept
     ├── RunError              a run folder that is missing, unfinished, damaged or in the way
-    └── MissingExtraError     a library that is an extra: pip install 'headstart[extra]'
+    ├── MissingExtraError     a library that is an extra: pip install 'headstart[extra]'
+    └── StoppedError          Ctrl-C where not everything is kept: the message says what is; exit code 130
 
 A message says what happened, what was expected and what to do.
 """
@@ -51,6 +53,10 @@ class UnknownNameError(HeadstartError):
         super().__init__(f"There is no {kind} '{name}'. {hint}")
 
 
+class CacheError(HeadstartError):
+    """Stored features that went while they were in use, or a cache that cannot be written."""
+
+
 class RunError(HeadstartError):
     """A run folder that is missing, unfinished, damaged or in the way."""
 
@@ -67,3 +73,7 @@ class MissingExtraError(HeadstartError):
     def __init__(self, need: str, library: str, extra: str) -> None:
         """Word the message."""
         super().__init__(f"{need} needs {library}, which is not installed. Run: pip install 'headstart[{extra}]'")
+
+
+class StoppedError(HeadstartError):
+    """The user stopped work of which only a part was done, and shown."""

@@ -84,7 +84,7 @@ class FeatureExtractor:
         """
         start = time.perf_counter()
         stores = {view: FeatureStore(self._key(view)) for view in views}
-        found = {view: store.load([image.sha256 for image in images]) for view, store in stores.items()}
+        found = {view: store.find(image.sha256 for image in images) for view, store in stores.items()}
         distinct = {image.sha256: image for image in images}
         missing = [image for sha, image in distinct.items() if any(sha not in rows for rows in found.values())]
         known = len(images) - len(missing)

@@ -2,8 +2,9 @@
 
 One folder holds the features of one *key*: everything that decides their value besides the image itself. In it lie
 shards: ``NAME.npy`` with rows, and ``NAME.json`` with the SHA-256 of that file and the content hash of the image of
-each row. The index is written last and both are written atomically, so a shard is whole or is not there; names are
-unique, so several processes can fill one store. Nothing is pickled.
+each row. The index is written last and both are written atomically, so a shard is whole or is not there. Nothing is
+ever changed, only added or (by ``headstart cache prune``) removed, under a lock; names are unique, so several processes
+can fill one store. Nothing is pickled, and no more than one shard is in memory at a time.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.cache import cache_folder, write_atomically
+from headstart.cache import cache_folder, locked, write_atomically
+from headstart.errors import CacheError
 
-Rows = npt.NDArray[np.float32]
+Row = npt.NDArray[np.floating]
+"""Features of one image (d,) float32, or activations of any shape in float16."""
+
+
+_KEY_NAME = "key.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,48 +71,130 @@ class FeatureStore:
             root: the folder of all stores; the cache's by default.
         """
         self._key = key
-        self._folder = (root or cache_folder("features")) / key.digest()
+        self.folder = (root or cache_folder("features")) / key.digest()
 
-    def load(self, hashes: Sequence[str]) -> dict[str, Rows]:
-        """The rows (d,) of those images that are stored; a shard that is damaged counts as not there."""
+    def find(self, hashes: Iterable[str]) -> Found:
+        """Which images are stored, by their content hash; a shard that is damaged counts as not there."""
         wanted = set(hashes)
-        found: dict[str, Rows] = {}
-        for index in sorted(self._folder.glob("*.json")):
-            if index.name == "key.json" or not wanted:
-                continue
-            for image, row in _read_shard(index, wanted).items():
-                found[image] = row
-                wanted.discard(image)
-        return found
+        places: dict[str, tuple[Path, int]] = {}
+        for index in shard_indexes(self.folder):
+            if not wanted:
+                break
+            shard = read_index(index)
+            mine = [(image, row) for row, image in enumerate(shard.images) if image in wanted] if shard else []
+            if shard and mine and shard.read() is not None:
+                places.update((image, (index, row)) for image, row in mine)
+                wanted.difference_update(image for image, _ in mine)
+        return Found(places)
 
-    def add(self, rows: Mapping[str, Rows]) -> None:
-        """Store rows (d,) float32 by the content hash of their image."""
+    def load(self, hashes: Iterable[str]) -> dict[str, Row]:
+        """The rows of those images that are stored, all in memory."""
+        found = self.find(hashes)
+        return dict(zip(found, found.rows(list(found)), strict=True)) if found else {}
+
+    def add(self, rows: Mapping[str, Row]) -> None:
+        """Store rows of one shape, in float32 or float16, by the content hash of their image."""
         if not rows:
             return
-        if not (self._folder / "key.json").exists():
-            _write_json(self._folder / "key.json", dataclasses.asdict(self._key))
-        name = uuid.uuid4().hex
+        values = np.stack(list(rows.values()))
         buffer = io.BytesIO()
-        np.save(buffer, np.stack(list(rows.values())).astype("<f4"), allow_pickle=False)
+        np.save(buffer, values.astype("<f2" if values.dtype == np.float16 else "<f4"), allow_pickle=False)
         data = buffer.getvalue()
-        with write_atomically(self._folder / f"{name}.npy") as file:
-            file.write(data)
-        _write_json(self._folder / f"{name}.json", {"sha256": hashlib.sha256(data).hexdigest(), "images": list(rows)})
+        name = uuid.uuid4().hex
+        with locked(self.folder, lambda: None):
+            if not (self.folder / _KEY_NAME).exists():
+                _write_json(self.folder / _KEY_NAME, dataclasses.asdict(self._key))
+            with write_atomically(self.folder / f"{name}.npy") as file:
+                file.write(data)
+            facts = {"sha256": hashlib.sha256(data).hexdigest(), "images": list(rows)}
+            _write_json(self.folder / f"{name}.json", facts)
 
 
-def _read_shard(index: Path, wanted: set[str]) -> dict[str, Rows]:
+class Found(Mapping[str, tuple[Path, int]]):
+    """Where the features of some images lie: content hash -> index of the shard and row in it."""
+
+    def __init__(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """Take what `FeatureStore.find` found."""
+        self._places = places
+
+    def __getitem__(self, image: str) -> tuple[Path, int]:
+        """The place of one image."""
+        return self._places[image]
+
+    def __iter__(self) -> Iterator[str]:
+        """The content hashes."""
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        """How many images are there."""
+        return len(self._places)
+
+    def rows(self, hashes: Sequence[str]) -> Row:
+        """The features of those images in order: (n, ...). Each shard is read once, and its hash checked again.
+
+        Raises:
+            CacheError: another process removed or damaged a shard since it was found.
+        """
+        by_shard: dict[Path, list[tuple[int, int]]] = {}
+        for position, image in enumerate(hashes):
+            index, row = self._places[image]
+            by_shard.setdefault(index, []).append((position, row))
+        values: Row | None = None
+        for index, pairs in by_shard.items():
+            shard = read_index(index)
+            stored = shard.read() if shard else None
+            if stored is None:
+                raise CacheError(
+                    f"{index.with_suffix('.npy')} was removed or damaged while it was in use. Run it again."
+                )
+            if values is None:
+                values = np.empty((len(hashes), *stored.shape[1:]), stored.dtype)
+            positions, rows = zip(*pairs, strict=True)
+            values[list(positions)] = stored[list(rows)]
+        return np.zeros((0, 0), np.float32) if values is None else values
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file of rows.
+
+    Attributes:
+        path: the ``.npy``.
+        sha256: what its hash was when it was written.
+        images: the content hash of the image of each row.
+    """
+
+    path: Path
+    sha256: str
+    images: tuple[str, ...]
+
+    def read(self) -> Row | None:
+        """The rows (n, ...), or None where the file is missing or not what was written."""
+        try:
+            data = self.path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != self.sha256:
+                return None
+            rows = np.load(io.BytesIO(data), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return rows if len(rows) == len(self.images) else None
+
+
+def shard_indexes(folder: Path) -> list[Path]:
+    """The indexes in the folder of one key."""
+    return sorted(index for index in folder.glob("*.json") if index.name != _KEY_NAME)
+
+
+def read_index(index: Path) -> Shard | None:
+    """What an index says of its shard, or None where it is damaged."""
     try:
         facts = json.loads(index.read_bytes())
-        positions = {image: row for row, image in enumerate(facts["images"]) if image in wanted}
-        if not positions:
-            return {}
-        data = index.with_suffix(".npy").read_bytes()
-        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
-            return {}
-        rows = np.load(io.BytesIO(data), allow_pickle=False)
-        return {image: rows[position] for image, position in positions.items()}
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return {}
+        images = facts["images"]
+        if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+            return None
+        return Shard(index.with_suffix(".npy"), str(facts["sha256"]), tuple(images))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _write_json(path: Path, plain: Mapping[str, Any]) -> None:
