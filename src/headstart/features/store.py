@@ -9,10 +9,12 @@ can fill one store. Nothing is pickled, and no more than one shard is in memory 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,6 +78,8 @@ class FeatureStore:
     def find(self, hashes: Iterable[str]) -> Found:
         """Which images are stored, by their content hash; a shard that is damaged counts as not there."""
         wanted = set(hashes)
+        with contextlib.suppress(OSError):  # There is nothing yet, or it is read-only.
+            os.utime(self.folder / _KEY_NAME)  # When it was last used: `upkeep` removes what was not.
         places: dict[str, tuple[Path, int]] = {}
         for index in shard_indexes(self.folder):
             if not wanted:
@@ -182,7 +186,10 @@ class Shard:
 
 def shard_indexes(folder: Path) -> list[Path]:
     """The indexes in the folder of one key."""
-    return sorted(index for index in folder.glob("*.json") if index.name != _KEY_NAME)
+    try:
+        return sorted(index for index in folder.glob("*.json") if index.name != _KEY_NAME)
+    except FileNotFoundError:  # Pruned this moment: before Python 3.13 `glob` looks first and opens then.
+        return []
 
 
 def read_index(index: Path) -> Shard | None:
