@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from headstart import terminal
+from headstart.cli_models import models
 from headstart.cli_weights import Json, weights_app
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, StoppedError
 from headstart.terminal import print_json as _print_json
 
 app = typer.Typer(
@@ -153,29 +154,7 @@ def predict(
         raise HeadstartError(f"None of the {len(predictions)} files could be read.")
 
 
-@app.command()
-def models(as_json: Json = False) -> None:
-    """List the backbones."""
-    from headstart.networks.catalogue import CATALOGUE
-
-    if not as_json:
-        terminal.show_models(CATALOGUE)
-        return
-    rows = [
-        {
-            "backbone": spec.name,
-            "family": spec.family,
-            "image_size": spec.image_size,
-            "num_params": spec.num_params,
-            "size_mb": spec.size_mb,
-            "imagenet_top1": spec.imagenet_top1,
-            "preprocessing": spec.preprocessing,
-            "stages": list(spec.stages),
-            "weights": list(spec.weight_sources),
-        }
-        for spec in CATALOGUE
-    ]
-    _print_json({"models": rows})
+app.command()(models)
 
 
 def main() -> None:
@@ -200,7 +179,7 @@ def run(arguments: list[str]) -> int:
         return 130
     except HeadstartError as error:
         terminal.complain(str(error))
-        return 1
+        return 130 if isinstance(error, StoppedError) else 1
     except (BrokenPipeError, SystemExit):  # A reader such as `head` has had enough; Typer makes a SystemExit of it.
         terminal.hang_up()
         return 0

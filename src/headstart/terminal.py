@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,6 @@ from headstart.progress import Progress
 
 if TYPE_CHECKING:
     from headstart.learning.classifier import Prediction
-    from headstart.networks.rows import BackboneSpec
     from headstart.pictures.folder import Skipped
     from headstart.scoring.evaluation import Evaluation
     from headstart.workflow import Run
@@ -78,7 +78,8 @@ def bar() -> Iterator[Progress]:
 
 
 def _speed(done: int, total: int, seconds: float) -> str:
-    return f"{done / seconds:,.0f}/s" if total > 1 and seconds > 0.2 else ""
+    """Nothing where it would be a zero."""
+    return f"{done / seconds:,.0f}/s" if total > 1 and seconds > 0.2 and done / seconds > 0.5 else ""
 
 
 def _lines() -> Progress:
@@ -155,16 +156,39 @@ def show_predictions(predictions: Sequence[Prediction]) -> None:
         sys.stdout.write(f"{clean(each.path)}\t{said}\n")
 
 
-def show_models(specs: Sequence[BackboneSpec]) -> None:
-    """The catalogue as a table."""
-    rows = [
-        (
-            spec.name, f"{spec.image_size}", f"{spec.num_params / 1e6:.1f}", f"{spec.size_mb}",
-            f"{spec.imagenet_top1:.1%}", ", ".join(spec.weight_sources),
-        )
-        for spec in specs
-    ]  # fmt: skip
-    _table(("backbone", "pixels", "params (M)", "MB", "ImageNet top-1", "weights"), rows)
+def show_models(rows: Sequence[Mapping[str, Any]], *, measured: bool) -> None:
+    """Networks as a table; in a window that is too narrow without the columns that can best be spared."""
+    columns = {
+        "backbone": [each["backbone"] for each in rows],
+        "family": [each["family"] for each in rows],
+        "px": [f"{each['image_size']}" for each in rows],
+        "params": [f"{each['num_params'] / 1e6:.1f}M" for each in rows],
+        "MB": [f"{each['size_mb']}" for each in rows],
+        "top-1": [_or_dash(each["imagenet_top1"], ".1%") for each in rows],
+        "ms/image": [_or_dash(each["latency_ms"], ".1f") for each in rows],
+        "here": ["yes" if each["cached"] else "no" for each in rows],
+        "licence": [each["licence"] for each in rows],
+    }
+    if not measured:
+        del columns["ms/image"]
+    left_out = []
+    if sys.stdout.isatty():
+        for name in ("family", "licence"):
+            if _width(columns) > shutil.get_terminal_size().columns:
+                del columns[name]
+                left_out.append(name)
+    lines = list(zip(*columns.values(), strict=True))
+    _table(tuple(columns), lines, right=("px", "params", "MB", "top-1", "ms/image"))
+    if left_out:
+        say(f"For want of room without: {', '.join(left_out)}.")
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    return sum(max(map(len, (name, *cells))) + 2 for name, cells in columns.items()) - 2
 
 
 def show_weights(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -180,10 +204,12 @@ def show_weights(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     say(f"Cache: {folder}")
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Columns as wide as their longest cell; those named in ``right`` are set to the right, as numbers are."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        cells = zip(header, row, widths, strict=True)
+        line = "  ".join(cell.rjust(width) if name in right else cell.ljust(width) for name, cell, width in cells)
         sys.stdout.write(line.rstrip() + "\n")
 
 
