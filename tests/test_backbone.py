@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.errors import UnknownNameError
+from headstart.errors import DataError, UnknownNameError
 from headstart.features.extract import VIEWS
 from headstart.networks.backbone import FLIPS, build_backbone, fingerprint, flip_views, preprocess
 from headstart.networks.backend import keras
@@ -84,3 +84,13 @@ def test_a_seed_repeats_random_weights_and_the_fingerprint_tells_networks_apart(
     before = other.fingerprint
     other.model.set_weights(values)
     assert fingerprint(other.model) != before
+
+
+def test_a_network_that_keras_does_not_build_is_named(monkeypatch):
+    def refuse(**arguments):
+        raise ValueError("not available here")
+
+    monkeypatch.setattr(keras.applications, "NASNetMobile", refuse)
+    spec = find_backbone("NASNetMobile")
+    with pytest.raises(DataError, match=r"Keras does not build NASNetMobile on the backend '\w+': not available here"):
+        build_backbone(spec, find_weights(spec, "none"), 32)

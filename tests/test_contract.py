@@ -74,6 +74,8 @@ def as_parameter(spec):
 def backbone(request):
     """A row, built once for all that is asked of it."""
     spec = request.param
+    if spec.family == "NASNet" and keras.backend.backend() == "torch":
+        pytest.skip("Keras does not build it there; test_backbone has the message")
     built = build_backbone(spec, find_weights(spec, "none"), spec.smallest_size, seed=1)
     yield built
     keras.utils.clear_session(free_memory=True)
@@ -198,6 +200,8 @@ def test_statistics_stay_and_only_what_lies_above_the_cut_learns(backbone, pixel
         }
         assert {path for path in moved if not before[path][0]} == set(), f"frozen with all below {above}"
         assert bool(moved) == bool(learns)
+        for weight in model.weights:  # A step can saturate the softmax; what is learnt next would then be nothing.
+            weight.assign(before[weight.path][1])
     assert learns or len(settings(backbone)) == 1
     freeze(model)
 

@@ -74,7 +74,8 @@ def build_backbone(
         seed: of random weights, where they were asked for.
 
     Raises:
-        DataError: the size is too small for the network, or no multiple of what it must be.
+        DataError: the size is too small for the network, or no multiple of what it must be; or Keras does not build the
+            network on this backend.
         WeightsError: the weights do not fit.
     """
     if image_size < spec.smallest_size:
@@ -104,7 +105,11 @@ def _build(spec: BackboneSpec, prepared: Any) -> tuple[Any, str]:
     if isinstance(spec.architecture, SwinTransformer):
         return build_swin_transformer(spec.architecture, prepared), spec.name
     # The weights are never left to Keras: it would download them, and would not say what does not fit.
-    theirs = getattr(keras.applications, spec.name)(input_tensor=prepared, include_top=False, weights=None)
+    try:
+        theirs = getattr(keras.applications, spec.name)(input_tensor=prepared, include_top=False, weights=None)
+    except ValueError as error:  # NASNet on PyTorch, for one.
+        backend = keras.backend.backend()
+        raise DataError(f"Keras does not build {spec.name} on the backend '{backend}': {error}") from error
     return theirs.output, theirs.name
 
 
