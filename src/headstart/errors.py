@@ -35,6 +35,9 @@ class WeightsError(HeadstartError):
     """The weights cannot be had, do not fit the network, or have the wrong hash."""
 
 
+_NUM_NAMED = 8
+
+
 class UnknownNameError(HeadstartError):
     """A name that is not among the known ones.
 
@@ -42,14 +45,18 @@ class UnknownNameError(HeadstartError):
         kind: what the name stands for, such as "backbone".
         name: what the user wrote.
         known: every name that would have been right.
+        listed_by: the command that lists them, where they are many.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], listed_by: str = "") -> None:
         """Word the message."""
         known = list(known)
         by_lower = {each.lower(): each for each in known}
         close = [by_lower[low] for low in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
+        rest = f" and {len(known) - _NUM_NAMED} more, which '{listed_by}' lists" if listed_by else ""
+        hint = f"Known: {', '.join(known[:_NUM_NAMED] if rest else known)}{rest}."
+        if close:
+            hint = f"Did you mean {' or '.join(close)}?"
         super().__init__(f"There is no {kind} '{name}'. {hint}")
 
 

@@ -164,7 +164,7 @@ def find_backbone(name: str) -> BackboneSpec:
     for spec in CATALOGUE:
         if spec.name.lower() == name.lower():
             return spec
-    raise UnknownNameError("backbone", name, [spec.name for spec in CATALOGUE])
+    raise UnknownNameError("backbone", name, [spec.name for spec in CATALOGUE], "headstart models")
 
 
 def choose_backbones(names: Sequence[str]) -> tuple[BackboneSpec, ...]:
