@@ -1,8 +1,8 @@
 """Features on disk: computed once per image, ever.
 
 One folder holds the features of one *key*: everything that decides their value besides the image itself. In it lie
-shards: ``NAME.npy`` with rows, and ``NAME.json`` with the SHA-256 of that file and the content hash of the image of
-each row. The index is written last and both are written atomically, so a shard is whole or is not there. Nothing is
+shards: ``NAME.npy`` with rows, and ``NAME.json`` with the content hash of the image of each row and the SHA-256 of
+both. The index is written last and both are written atomically, so a shard is whole or is not there. Nothing is
 ever changed, only added or (by ``headstart cache prune``) removed, under a lock; names are unique, so several processes
 can fill one store. Nothing is pickled, and no more than one shard is in memory at a time.
 """
@@ -110,7 +110,7 @@ class FeatureStore:
                 _write_json(self.folder / _KEY_NAME, dataclasses.asdict(self._key))
             with write_atomically(self.folder / f"{name}.npy") as file:
                 file.write(data)
-            facts = {"sha256": hashlib.sha256(data).hexdigest(), "images": list(rows)}
+            facts = {"sha256": _sha256(tuple(rows), data), "images": list(rows)}
             _write_json(self.folder / f"{name}.json", facts)
 
 
@@ -164,7 +164,7 @@ class Shard:
 
     Attributes:
         path: the ``.npy``.
-        sha256: what its hash was when it was written.
+        sha256: what the hash of images and rows was when they were written.
         images: the content hash of the image of each row.
     """
 
@@ -176,7 +176,7 @@ class Shard:
         """The rows (n, ...), or None where the file is missing or not what was written."""
         try:
             data = self.path.read_bytes()
-            if hashlib.sha256(data).hexdigest() != self.sha256:
+            if _sha256(self.images, data) != self.sha256:
                 return None
             rows = np.load(io.BytesIO(data), allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -202,6 +202,13 @@ def read_index(index: Path) -> Shard | None:
         return Shard(index.with_suffix(".npy"), str(facts["sha256"]), tuple(images))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _sha256(images: Sequence[str], data: bytes) -> str:
+    """The hash of a shard: of what its rows belong to, too, lest a damaged index give an image another's row."""
+    digest = hashlib.sha256("\n".join(images).encode())
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def _write_json(path: Path, plain: Mapping[str, Any]) -> None:
