@@ -359,7 +359,10 @@ def test_cache_that_cannot_be_written_is_named(photos, monkeypatch):
     monkeypatch.setenv("HEADSTART_CACHE", str(Path("file").absolute()))
     said = refuse(photos, *FAST)
     assert said.startswith(f"{Path('file').absolute()}/features/")
-    assert said.endswith(": Not a directory. Is the disk full, or the folder not yours to write?")
+    assert said.endswith(
+        ": Not a directory. Is the disk full, or the folder not yours to write? "
+        "HEADSTART_CACHE can name another folder for the cache."
+    )
 
 
 def test_run_folder_below_a_file(photos):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from headstart import terminal
+from headstart.cli_cache import cache_app
 from headstart.cli_models import models
 from headstart.cli_weights import Json, weights_app
 from headstart.errors import HeadstartError, StoppedError
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(weights_app, name="weights")
+app.add_typer(cache_app, name="cache")
 
 # Typer carries Click's errors with it, or takes them from Click, and exports only this child of theirs.
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -184,9 +186,18 @@ def run(arguments: list[str]) -> int:
         terminal.hang_up()
         return 0
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        terminal.complain(f"{place}{error.strerror or error}. Is the disk full, or the folder not yours to write?")
+        terminal.complain(_wording(error))
         return 1
+
+
+def _wording(error: OSError) -> str:
+    from headstart.cache import cache_folder
+
+    place = f"{error.filename}: " if error.filename else ""
+    said = f"{place}{error.strerror or error}. Is the disk full, or the folder not yours to write?"
+    if isinstance(error.filename, str) and Path(error.filename).is_relative_to(cache_folder("")):
+        said += " HEADSTART_CACHE can name another folder for the cache."
+    return said
 
 
 def _show_run(run: Any, as_json: bool) -> None:

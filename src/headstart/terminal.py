@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 from headstart.progress import Progress
 
 if TYPE_CHECKING:
+    from headstart.features.upkeep import Stored
     from headstart.learning.classifier import Prediction
     from headstart.pictures.folder import Skipped
     from headstart.scoring.evaluation import Evaluation
     from headstart.workflow import Run
 
 _MAX_SKIPPED = 10
+_STORE_COLUMNS = {
+    "backbone": "backbone", "px": "image_size", "view": "view", "features": "pooling", "engine": "engine"
+}  # fmt: skip
 _PLAIN_SECONDS = 5.0  # Between two lines of progress where there is no terminal to draw a bar on.
 
 
@@ -202,6 +206,25 @@ def show_weights(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     ]  # fmt: skip
     _table(("backbone", "source", "in the cache", "MB", "published hash", "licence"), lines)
     say(f"Cache: {folder}")
+
+
+def show_stores(stores: Sequence[Stored]) -> None:
+    """Stored features as a table; in a window that is too narrow without the columns that can best be spared."""
+    columns = {
+        **{name: [str(each.key.get(field, "?")) for each in stores] for name, field in _STORE_COLUMNS.items()},
+        "weights": [str(each.key.get("fingerprint", "?"))[:8] for each in stores],
+        "images": [f"{each.num_images:,}" for each in stores],
+        "MB": [f"{each.num_bytes / 1e6:,.1f}" for each in stores],
+        "last used": [time.strftime("%Y-%m-%d %H:%M", time.localtime(each.last_used)) for each in stores],
+    }
+    left_out = []
+    for name in ("weights", "engine", "features"):
+        if sys.stdout.isatty() and _width(columns) > shutil.get_terminal_size().columns:
+            del columns[name]
+            left_out.append(name)
+    _table(tuple(columns), list(zip(*columns.values(), strict=True)), right=("px", "images", "MB"))
+    if left_out:
+        say(f"For want of room without: {', '.join(left_out)}.")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
