@@ -1,0 +1,374 @@
+"""A full disk, a read-only cache, flipped bytes, torn files, another decoder, exchanged images: never a wrong feature.
+
+What kills and several processes do is in test_features_killed.py, what pruning does to readers in test_upkeep.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart import cache, workflow
+from headstart.errors import CacheError
+from headstart.features import store as store_module
+from headstart.features.extract import FeatureExtractor
+from headstart.features.store import FeatureKey, FeatureStore, shard_indexes
+from headstart.features.upkeep import list_stores, prune, stores_folder, verify
+from headstart.pictures.scan import scan
+from journey import call, paint_folder
+from tiny import tiny_backbone, write_images
+
+VIEWS = ("as_is", "mirrored")
+KEY = FeatureKey("MobileNetV2", "f" * 64, "torch", 225, "pooled", "1", "keras 3", "as_is")
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone()
+
+
+@pytest.fixture(scope="module")
+def extractor(backbone):
+    return FeatureExtractor(backbone)
+
+
+@pytest.fixture
+def images(tmp_path, empty_cache):
+    return write_images(tmp_path / "photos", 6)
+
+
+def afresh(extractor, images, folder):
+    """The right features, computed in an empty cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        found = extractor.extract(images, VIEWS)
+        assert len(found.computed) == len(images)
+        return found.values.tobytes()
+
+
+def flip(path, place, bits=1):
+    data = bytearray(path.read_bytes())
+    data[place] ^= bits
+    path.write_bytes(data)
+
+
+# --- the disk is full -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def full_disk(after):
+    """So many files still find room."""
+    number, put = itertools.count(), cache.put_in_place
+
+    def put_if_there_is_room(finished, path):
+        if next(number) >= after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(finished, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "put_in_place", put_if_there_is_room)
+        yield
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_a_full_disk_is_one_message_and_nothing_is_wrong_later(extractor, images, tmp_path, after):
+    expected = afresh(extractor, images, tmp_path / "afresh")
+    early = extractor.extract(images[:2], VIEWS)
+    with full_disk(after % 4), pytest.raises((OSError, CacheError)) as caught:
+        extractor.extract(images, VIEWS)
+    assert "No space left on device" in str(caught.value)
+    assert str(stores_folder()) in str(caught.value)
+    assert not list(stores_folder().rglob("*.part"))
+    assert not verify().damaged
+    found = extractor.extract(images, VIEWS)
+    assert found.values.tobytes() == expected
+    assert {image.name for image in images[:2]}.isdisjoint(found.computed)
+    assert found.values[:2].tobytes() == early.values.tobytes()
+    assert extractor.extract(images, VIEWS).num_passes == 0
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_a_disk_that_is_full_before_the_first_shard(extractor, images, tmp_path, after):
+    """Two views: two keys, each with key.json, a shard and its index."""
+    expected = afresh(extractor, images, tmp_path / "afresh")
+    with full_disk(after), pytest.raises((OSError, CacheError), match="No space left on device"):
+        extractor.extract(images, VIEWS)
+    found = extractor.extract(images, VIEWS)
+    assert found.values.tobytes() == expected
+    assert len(found.computed) == len(images)
+    assert sum(store.num_images for store in list_stores()) == 2 * len(images)
+
+
+def command_says(extractor, images, monkeypatch):
+    """What a person is told whose features cannot be kept."""
+    monkeypatch.setattr(workflow, "fit", lambda *_, **__: extractor.extract(images, VIEWS))
+    return call("fit", "photos").complaint()
+
+
+def test_a_full_disk_is_one_line_at_the_command_line(extractor, images, monkeypatch):
+    with full_disk(1):
+        said = command_says(extractor, images, monkeypatch)
+    assert said.startswith(f"{stores_folder()}/")
+    assert "No space left on device" in said
+    assert "HEADSTART_CACHE can name another folder" in said
+
+
+# --- the cache may not be written -------------------------------------------------------------------------------------
+
+
+def test_a_cache_that_cannot_be_made_is_one_line_that_says_what_to_do(extractor, images, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "file"))
+    said = command_says(extractor, images, monkeypatch)
+    assert said.startswith(f"{tmp_path / 'file'}/features/")
+    assert "HEADSTART_CACHE can name another folder" in said
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_another_files_problem_says_nothing_of_the_cache(monkeypatch, empty_cache, tmp_path):
+    def fit(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run" / "run.json"))
+
+    monkeypatch.setattr(workflow, "fit", fit)
+    assert "HEADSTART_CACHE" not in call("fit", "photos").complaint()
+
+
+@contextlib.contextmanager
+def read_only():
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((store_module, "locked"), (store_module, "write_atomically"), (os, "utime")):
+            patch.setattr(module, name, refuse)
+        yield
+
+
+def test_a_read_only_cache_that_holds_everything_is_enough(extractor, images, tmp_path):
+    before = extractor.extract(images, VIEWS)
+    with read_only():
+        again = extractor.extract(images, VIEWS)
+    assert again.num_passes == 0
+    assert again.values.tobytes() == before.values.tobytes()
+
+
+def test_a_read_only_cache_that_lacks_something_is_one_line(extractor, images, monkeypatch, tmp_path):
+    extractor.extract(images[:3], VIEWS)
+    with read_only():
+        said = command_says(extractor, images, monkeypatch)
+    assert said.startswith(f"{stores_folder()}/")
+    assert "Read-only file system" in said
+    assert "HEADSTART_CACHE can name another folder" in said
+    monkeypatch.undo()
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    assert len(extractor.extract(images, VIEWS).computed) == 3
+
+
+# --- flipped bytes and torn files -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A store with one shard of three images, and what is in it."""
+    store = FeatureStore(KEY, tmp_path / "store")
+    values = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
+    rows = {f"{number:064x}": row for number, row in enumerate(values, 0xABC)}
+    store.add(rows)
+    (index,) = shard_indexes(store.folder)
+    return store, rows, index
+
+
+def only_right(store, rows):
+    """How many of the rows are there; none may be wrong."""
+    found = store.load(rows)
+    assert all(found[name].tobytes() == rows[name].tobytes() for name in found)
+    return len(found)
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x02, 0x20, 0x80, 0xFF])
+def test_a_flipped_byte_anywhere_in_a_shard_is_found(small, bits):
+    store, rows, index = small
+    shard = index.with_suffix(".npy")
+    whole = shard.read_bytes()
+    for place in range(len(whole)):  # Magic, version, length and text of the header, every float.
+        flip(shard, place, bits)
+        assert only_right(store, rows) == 0
+        shard.write_bytes(whole)
+    assert only_right(store, rows) == 3
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x02, 0x20, 0x80, 0xFF])
+def test_a_flipped_byte_anywhere_in_an_index_is_found(small, bits):
+    """Also where it makes one image's hash another's: those of ``small`` are one bit apart."""
+    store, rows, index = small
+    whole = index.read_bytes()
+    for place in range(len(whole)):  # Braces, quotes, names, the hash of the shard, the hashes of the images.
+        flip(index, place, bits)
+        assert only_right(store, rows) == 0
+        assert len(verify(store.folder.parent).damaged) == 1
+        index.write_bytes(whole)
+    assert only_right(store, rows) == 3
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_file_torn_anywhere_is_found(small, suffix):
+    store, rows, index = small
+    path = index.with_suffix(suffix)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert only_right(store, rows) == 0
+        assert len(verify(store.folder.parent).damaged) == 1
+    for more in (b"\0", b"}", whole):
+        path.write_bytes(whole + more)
+        assert only_right(store, rows) == 0
+    path.write_bytes(whole)
+    assert only_right(store, rows) == 3
+
+
+def test_shards_that_changed_places_are_found(small):
+    store, rows, _ = small
+    more = {f"{number:064x}": row + 1 for number, row in enumerate(rows.values())}
+    store.add(more)
+    first, second = (index.with_suffix(".npy") for index in shard_indexes(store.folder))
+    first_bytes = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(first_bytes)
+    assert only_right(store, {**rows, **more}) == 0
+
+
+def test_a_flipped_byte_in_the_key_changes_nothing(small):
+    store, rows, _ = small
+    for place in range(len((store.folder / "key.json").read_bytes())):
+        flip(store.folder / "key.json", place)
+        assert only_right(store, rows) == 3
+        assert [each.path.name for each in verify(store.folder.parent).damaged] == ["key.json"]
+        flip(store.folder / "key.json", place)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "torn", "gone"])
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_what_is_damaged_after_it_was_found_is_an_error_and_no_row(small, suffix, harm):
+    store, rows, index = small
+    found, path = store.find(rows), index.with_suffix(suffix)
+    if harm == "gone":
+        path.unlink()
+    elif harm == "torn":
+        path.write_bytes(path.read_bytes()[:-5])
+    else:
+        flip(path, 20)
+    with pytest.raises(CacheError, match="was removed or damaged while it was in use") as caught:
+        found.rows(list(rows))
+    assert str(index.with_suffix(".npy")) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("harm", ["first", "middle", "last", "torn", "empty"])
+def test_damage_is_mended_by_computing_again(extractor, images, tmp_path, suffix, harm):
+    expected = afresh(extractor, images, tmp_path / "afresh")
+    extractor.extract(images[:3], VIEWS)
+    extractor.extract(images, VIEWS)
+    for store in list_stores():
+        path = shard_indexes(store.folder)[0].with_suffix(suffix)
+        data = path.read_bytes()
+        if harm in {"torn", "empty"}:
+            path.write_bytes(data[: len(data) // 2] if harm == "torn" else b"")
+        else:
+            flip(path, {"first": 0, "middle": len(data) // 2, "last": -1}[harm])
+    found = extractor.extract(images, VIEWS)
+    assert found.values.tobytes() == expected
+    assert found.computed
+    assert extractor.extract(images, VIEWS).num_passes == 0
+
+
+# --- two decoders -----------------------------------------------------------------------------------------------------
+
+
+def test_another_decoder_computes_anew_and_both_are_kept(backbone, images):
+    first = FeatureExtractor(backbone).extract(images, VIEWS)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in list(sys.modules.items()):  # Whoever has taken the name from the decoder's module.
+            if name.startswith("headstart.") and "DECODER_VERSION" in vars(module):
+                patch.setattr(module, "DECODER_VERSION", "another")
+        other = FeatureExtractor(backbone).extract(images, VIEWS)
+        assert len(other.computed) == len(images)
+        assert FeatureExtractor(backbone).extract(images, VIEWS).num_passes == 0
+    again = FeatureExtractor(backbone).extract(images, VIEWS)
+    assert again.num_passes == 0
+    assert again.values.tobytes() == first.values.tobytes()
+    stores = list_stores()
+    assert len({store.key["decoder"] for store in stores}) == 2
+    assert [store.num_images for store in stores] == [len(images)] * 4
+
+
+# --- exchanged images -------------------------------------------------------------------------------------------------
+
+
+def test_another_image_of_the_same_name_size_and_time_is_another_image(extractor, tmp_path, empty_cache):
+    folder = paint_folder(tmp_path / "photos", 3)
+    for path in list(folder.rglob("*.png")):  # Every BMP of one shape is of one size.
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    before = scan(folder)
+    extractor.extract(before.images, VIEWS)
+    path = before.images[4].path
+    status = path.stat()
+    Image.fromarray(np.random.default_rng(9).integers(0, 256, (24, 24, 3), np.uint8)).save(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    after = scan(folder)
+    found = extractor.extract(after.images, VIEWS)
+    assert found.computed == {before.images[4].name}
+    assert found.values.tobytes() == afresh(extractor, after.images, tmp_path / "afresh")
+
+
+def test_an_image_exchanged_after_the_scan_gets_no_feature(extractor, images, tmp_path):
+    other = write_images(tmp_path / "other", 1, start=77)[0]
+    shutil.copy2(other.path, images[2].path)
+    found = extractor.extract(images, VIEWS)
+    assert [failure.name for failure in found.failures] == [images[2].name]
+    assert len(found.values) == len(images) - 1
+    stored = {
+        image
+        for store in list_stores()
+        for image in FeatureStore(FeatureKey(**store.key)).find([images[2].sha256, other.sha256])
+    }
+    assert not stored
+
+
+# --- pruned meanwhile -------------------------------------------------------------------------------------------------
+
+
+def test_extracting_while_another_prunes_gives_right_features_or_the_error(extractor, images, tmp_path):
+    expected = afresh(extractor, images, tmp_path / "afresh")
+    stop = threading.Event()
+
+    def prune_all_the_time():
+        while not stop.is_set():
+            prune(0)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=prune_all_the_time)
+    thread.start()
+    right = 0
+    try:
+        for _ in range(30):
+            with contextlib.suppress(CacheError):
+                assert extractor.extract(images, VIEWS).values.tobytes() == expected
+                right += 1
+    finally:
+        stop.set()
+        thread.join()
+    assert right
+    assert extractor.extract(images, VIEWS).values.tobytes() == expected
