@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from headstart.errors import DataError, UnknownNameError
-from headstart.features.extract import VIEWS
 from headstart.networks.backbone import FLIPS, build_backbone, fingerprint, flip_views, preprocess
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import SEED, choose_backbones, find_backbone
 from headstart.networks.weights import find_weights
+from headstart.pictures.views import VIEWS
 
 
 def noise(size, number=2, seed=0):

@@ -6,14 +6,17 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from headstart.errors import DataError, UnknownNameError
 from headstart.features import extract as extract_module
-from headstart.features.extract import VIEWS, FeatureExtractor
-from headstart.features.pooling import ACTIVATIONS, feature_model
+from headstart.features.extract import FeatureExtractor, extract_together
+from headstart.features.pooling import ACTIVATIONS, POOLED, feature_model
 from headstart.networks.backend import keras
 from headstart.networks.engine import BATCH_SIZE, KerasEngine, engine_name, keras_engine_name, make_engine
 from headstart.networks.stages import cut_tensor
 from headstart.pictures.decode import decode
+from headstart.pictures.views import VIEWS, box_of, crop_views
 from tiny import drawn_pixels, tiny_backbone, write_images
 
 FOUR = tuple(VIEWS)
@@ -134,7 +137,7 @@ def test_nothing_usable_gives_nothing(backbone, images):
 
 @pytest.mark.parametrize("per_shard", [512, 1])
 def test_an_interrupted_run_keeps_what_it_computed(backbone, tmp_path, empty_cache, monkeypatch, per_shard):
-    monkeypatch.setattr(extract_module, "_IMAGES_PER_SHARD", per_shard)
+    monkeypatch.setattr(extract_module, "_ROWS_PER_SHARD", per_shard)
     images = write_images(tmp_path / "photos", 3 * BATCH_SIZE)
 
     def stop(step, done, total):
@@ -184,3 +187,109 @@ def test_openvino_computes_what_keras_computes(backbone, backbone_of, name):
     ours, theirs = engine.run(pixels), KerasEngine(model).run(pixels)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1, np.abs(theirs).max()))
+
+
+@pytest.mark.backend
+def test_activations_at_a_cut_are_kept_in_half_precision(backbone, images):
+    pixels = np.stack([decode(image.path.read_bytes(), (32, 32)) for image in images])
+    cut = keras.Model(backbone.model.inputs[0], cut_tensor(backbone.model, backbone.stages[0]))
+    expected = np.asarray(cut.predict(pixels, verbose=0))
+    features = FeatureExtractor(backbone, "stage1").extract(images)
+    found = features.of("stage1")
+    assert (found.dtype, found.shape) == (np.float16, (20, 1, *expected.shape[1:]))
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-3, atol=1e-4)
+    assert features.of("stage1", 4, 7).tobytes() == found[4:7].tobytes()
+    with pytest.raises(UnknownNameError, match="There is no stage 'stage7'"):
+        FeatureExtractor(backbone, "stage7").extract(images)
+
+
+def test_activations_too_large_for_half_precision_are_refused(backbone, images):
+    loud = tiny_backbone()
+    layer = loud.model.get_layer("conv1")
+    layer.set_weights([1e6 * weight for weight in layer.get_weights()])
+    norm = loud.model.get_layer("norm1")
+    norm.set_weights([*norm.get_weights()[:3], np.full(4, 1e-6, np.float32)])
+    loud = dataclasses.replace(loud, fingerprint="loud")
+    with pytest.raises(DataError, match="Activations of stage1 are too large for half precision"):
+        FeatureExtractor(loud, "stage1").extract(images)
+    assert FeatureExtractor(loud).extract(images).values.shape == (20, 1, 20)
+
+
+@pytest.mark.backend
+def test_several_outputs_networks_and_sizes_share_one_decoding(backbone, images, monkeypatch):
+    other = dataclasses.replace(tiny_backbone(48, seed=5), fingerprint="other")
+    extractors = [FeatureExtractor(backbone, POOLED, "stage1"), FeatureExtractor(other)]
+    alone = FeatureExtractor(other).extract(images[:7], ("as_is", "mirrored"))
+    decoded = []
+    decode_parts = extract_module.decode_parts
+    monkeypatch.setattr(
+        extract_module, "decode_parts", lambda data, *more: decoded.append(data) or decode_parts(data, *more)
+    )
+    first, second = extract_together(extractors, images, ("as_is", "mirrored"))
+    assert len(decoded) == 20
+    assert (first.num_passes, second.num_passes) == (40, 26)
+    assert second.computed == {image.name for image in images[7:]}
+    assert second.values[:7].tobytes() == alone.values.tobytes()
+    assert extract_together(extractors, images, ("as_is", "mirrored"))[0].num_passes == 0
+    assert (
+        first.of(POOLED).tobytes() == FeatureExtractor(backbone).extract(images, ("as_is", "mirrored")).values.tobytes()
+    )
+
+
+def test_crops_are_settled_by_their_name_and_the_picture(backbone, images):
+    crops = crop_views(3, seed=0)
+    found = FeatureExtractor(backbone).extract(images, ("as_is", *crops)).values
+    assert FeatureExtractor(backbone).extract(list(reversed(images)), crops).num_passes == 0
+    assert len({found[0, view].tobytes() for view in range(4)}) == 4
+    other = FeatureExtractor(backbone).extract(images, crop_views(1, seed=1))
+    assert other.num_passes == 20
+    assert not np.array_equal(other.values[:, 0], found[:, 1])
+    left, top, right, bottom = box_of(crops[0], images[0].sha256)
+    with Image.open(images[0].path) as picture:
+        wide, high = picture.size
+        box = (left * wide, top * high, right * wide, bottom * high)
+        part = np.asarray(picture.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC, box=box))
+    expected = make_engine(feature_model(backbone)).run(part[None])[0]
+    assert found[0, 1].tobytes() == expected.tobytes()
+    with pytest.raises(DataError, match="There is no view 'sideways'"):
+        FeatureExtractor(backbone).extract(images, ("sideways",))
+
+
+def test_a_crop_lies_in_the_picture_and_shows_a_third_of_it_or_more():
+    for number in range(300):
+        left, top, right, bottom = box_of(f"crop{number}-seed7", "ab" * 32)
+        assert 0 <= left < right <= 1 + 1e-9
+        assert 0 <= top < bottom <= 1 + 1e-9
+        assert (right - left) * (bottom - top) > 0.3
+    assert box_of("mirrored", "ab" * 32) == (0, 0, 1, 1)
+
+
+def test_memory_does_not_hold_the_features(backbone, images, monkeypatch):
+    monkeypatch.setattr(extract_module, "_ROWS_PER_SHARD", 2)
+    most = []
+    monkeypatch.setattr(
+        extract_module._Job, "take", lambda job, *more, take=extract_module._Job.take: (
+            take(job, *more), most.append(sum(map(len, job._fresh.values())))
+        ),
+    )  # fmt: skip
+    FeatureExtractor(backbone).extract(images)
+    assert max(most) <= 2
+
+
+@pytest.mark.parametrize("name", ["Tiny", "MobileNetV2"])
+def test_an_image_gives_the_same_bits_in_any_company(backbone, backbone_of, name, empty_cache):
+    chosen = backbone if name == "Tiny" else backbone_of(name)
+    size = chosen.model.inputs[0].shape[1]
+    pixels = drawn_pixels(size, 9)
+    together = [rows[0] for _, rows in make_engine(feature_model(chosen)).stream((None, each) for each in pixels)]
+    alone = [make_engine(feature_model(chosen)).run(each[None])[0] for each in pixels[:3]]
+    assert np.stack(together[:3]).tobytes() == np.stack(alone).tobytes()
+
+
+def test_a_stream_that_is_left_early_can_be_followed_by_another(backbone):
+    engine = make_engine(feature_model(backbone))
+    pixels = drawn_pixels(32, 12)
+    next(engine.stream((None, each) for each in pixels))
+    tags, rows = zip(*engine.stream(enumerate(pixels)), strict=True)
+    assert tags == tuple(range(12))
+    np.testing.assert_array_equal(np.stack([row[0] for row in rows]), engine.run(pixels))

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from headstart.features.extract import VIEWS
+from headstart.pictures.views import VIEWS
 from headstart.features.pooling import ACTIVATIONS, feature_model
 from headstart.learning.heads import (
     LabelledFeatures,

@@ -1,68 +1,89 @@
-"""Images -> features: what is stored is taken from the store, the rest is decoded and run through the network once."""
+"""Images -> features: what is stored is found in the store, the rest is decoded and run through the network once.
+
+Decoding (threads), the network (the engine's own threads) and writing (one thread) go on beside each other. Nothing
+holds more than a few images and one shard at a time, so memory does not grow with the number of images; the features
+themselves are read from the store when somebody asks for their values.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import ImageError
+from headstart.errors import DataError, ImageError
 from headstart.features.pooling import POOLED, feature_model
-from headstart.features.store import FeatureKey, FeatureStore
+from headstart.features.store import FeatureKey, FeatureStore, Found, Row
 from headstart.networks.backbone import Backbone
-from headstart.networks.engine import BATCH_SIZE, Engine, engine_name, make_engine
-from headstart.pictures.decode import DECODER_VERSION, decode, read
+from headstart.networks.compiled import num_cores
+from headstart.networks.engine import Engine, engine_name, make_engine
+from headstart.pictures.decode import DECODER_VERSION, decode_parts, read
 from headstart.pictures.folder import ImageFile, Skipped
+from headstart.pictures.views import box_of, check_views, seen
 from headstart.progress import Progress, silent
 
 Pixels = npt.NDArray[np.uint8]
-Rows = npt.NDArray[np.float32]
 
-VIEWS: Mapping[str, Callable[[Pixels], Pixels]] = {
-    "as_is": lambda pixels: pixels,
-    "mirrored": lambda pixels: pixels[:, :, ::-1],
-    "upside_down": lambda pixels: pixels[:, ::-1],
-    "turned": lambda pixels: pixels[:, ::-1, ::-1],
-}
-"""Ways to look at images (n, h, w, 3); the names are those of `networks.backbone.FLIPS`."""
-
-_DECODE_THREADS = 2
-_BATCHES_AHEAD = 4
-_IMAGES_PER_SHARD = 512  # What a kill can cost: a few seconds of computing.
+_DECODED_AHEAD = 64
+_ROWS_PER_SHARD = 512  # What a kill can cost: a few seconds of computing.
+_BYTES_PER_SHARD = 32 << 20
+_TOGETHER = 256  # Images that several networks take in turns.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """The features of some images.
+    """The features of some images, on disk.
 
     Attributes:
-        values: (num_images, num_views, d) float32, in the order of the images less the failures.
+        found: where they lie, for each output and view.
+        usable: the content hashes of the images less the failures, in order.
+        views: the names of the views.
         failures: images that could not be decoded.
         computed: names of the images for which anything had to be computed.
         num_passes: how many images (times views) went through the network.
         seconds: how long that took.
     """
 
-    values: Rows
+    found: Mapping[tuple[str, str], Found]
+    usable: tuple[str, ...]
+    views: tuple[str, ...]
     failures: tuple[Skipped, ...]
     computed: frozenset[str]
     num_passes: int
     seconds: float
 
+    @functools.cached_property
+    def values(self) -> npt.NDArray[np.float32]:
+        """The first output in memory: (num_images, num_views, ...), in the order of the images less the failures."""
+        return self.of(next(iter(self.found))[0])
+
+    def of(self, output: str, start: int = 0, stop: int | None = None) -> Row:
+        """An output in memory, of all images or of those from ``start`` to ``stop``: (num_images, num_views, ...)."""
+        hashes = self.usable[start:stop]
+        if not hashes:
+            return np.zeros((0, len(self.views), 0), np.float32)
+        return np.stack([self.found[output, view].rows(hashes) for view in self.views], axis=1)
+
 
 class FeatureExtractor:
     """Computes and keeps the features of one frozen backbone at one image size."""
 
-    def __init__(self, backbone: Backbone, output: str = POOLED) -> None:
-        """Take a backbone and which output of it; the engine is made when the first image needs it."""
+    def __init__(self, backbone: Backbone, *outputs: str) -> None:
+        """Take a backbone and which outputs of it; the engine is made when the first image needs it.
+
+        Args:
+            backbone: a frozen network.
+            outputs: see `features.pooling.feature_model`. The activations of a stage are kept in half precision.
+        """
         self._backbone = backbone
-        self._output = output
+        self.outputs = outputs or (POOLED,)
         self._engine: Engine | None = None
         self.image_size: int = backbone.model.inputs[0].shape[1]
 
@@ -78,121 +99,255 @@ class FeatureExtractor:
 
         Args:
             images: scanned files.
-            views: names in `VIEWS`.
+            views: names in `pictures.views.VIEWS`, or of crops.
             step: what the progress is called.
             progress: told how many images have their features.
+
+        Raises:
+            CacheError, OSError: they cannot be kept.
         """
-        start = time.perf_counter()
-        stores = {view: FeatureStore(self._key(view)) for view in views}
-        found = {view: store.find(image.sha256 for image in images) for view, store in stores.items()}
-        distinct = {image.sha256: image for image in images}
-        missing = [image for sha, image in distinct.items() if any(sha not in rows for rows in found.values())]
-        known = len(images) - len(missing)
+        return extract_together([self], images, views, step=step, progress=progress)[0]
 
-        def tell(done: int) -> None:
-            progress(f"{step} at {self.image_size} px", known + done, len(images))
+    def engine(self) -> Engine:
+        """What runs the network, made when it is first needed."""
+        if self._engine is None:
+            key = self.key(" and ".join(self.outputs), "")
+            self._engine = make_engine(feature_model(self._backbone, *self.outputs), key.digest())
+        return self._engine
 
-        failed = self._compute(missing, stores, found, tell) if missing else {}
-        failures = tuple(Skipped(image.name, failed[image.sha256]) for image in images if image.sha256 in failed)
-        usable = [image.sha256 for image in images if image.sha256 not in failed]
-        values = np.stack([np.stack([rows[sha] for rows in found.values()]) for sha in usable]) if usable else None
-        recomputed = {image.sha256 for image in missing}
-        return Features(
-            values=np.zeros((0, len(views), 0), np.float32) if values is None else values,
-            failures=failures,
-            computed=frozenset(image.name for image in images if image.sha256 in recomputed - failed.keys()),
-            num_passes=(len(missing) - len(failed)) * len(views),
-            seconds=time.perf_counter() - start,
-        )
-
-    def _key(self, view: str) -> FeatureKey:
+    def key(self, output: str, view: str) -> FeatureKey:
+        """What the features of one output and view are stored under."""
         backbone = self._backbone
         return FeatureKey(
             backbone=backbone.spec.name,
             fingerprint=backbone.fingerprint,
             preprocessing=backbone.weights.preprocessing,
             image_size=self.image_size,
-            pooling=self._output,
+            pooling=output,
             decoder=DECODER_VERSION,
             engine=engine_name(),
             view=view,
         )
 
-    def _compute(
-        self,
-        missing: Sequence[ImageFile],
-        stores: Mapping[str, FeatureStore],
-        found: Mapping[str, dict[str, Rows]],
-        tell: Callable[[int], None],
-    ) -> dict[str, str]:
-        """Fill ``found`` and the stores with what is missing; returns the reason for each hash that failed."""
-        tell(0)
-        if self._engine is None:
-            self._engine = make_engine(feature_model(self._backbone, self._output))
-        failed: dict[str, str] = {}
-        fresh: dict[str, dict[str, Rows]] = {view: {} for view in stores}
-        done = 0
+    def is_stage(self, output: str) -> bool:
+        """Whether an output is the activations at a stage's cut."""
+        return output in self._backbone.spec.stages
+
+
+def extract_together(
+    extractors: Sequence[FeatureExtractor],
+    images: Sequence[ImageFile],
+    views: Sequence[str] = ("as_is",),
+    *,
+    step: str = "Computing features",
+    progress: Progress = silent,
+) -> list[Features]:
+    """The features of several networks, sizes or cuts over one decoding of the images: see `FeatureExtractor.extract`.
+
+    The extractors differ in what they compute; each answers for itself, in their order.
+    """
+    check_views(tuple(views))
+    jobs = [_Job(extractor, tuple(views), images) for extractor in extractors]
+    start = time.perf_counter()
+    distinct = {image.sha256: image for image in images}
+    missing = [image for sha, image in distinct.items() if any(job.lacks(sha) for job in jobs)]
+    counter = _Counter(step, jobs, len(images) - len(missing), len(images), progress)
+    failed = _compute(jobs, missing, counter) if missing else {}
+    failures = tuple(Skipped(image.name, failed[image.sha256]) for image in images if image.sha256 in failed)
+    usable = tuple(image.sha256 for image in images if image.sha256 not in failed)
+    seconds = time.perf_counter() - start
+    return [
+        Features(
+            found=job.found,
+            usable=usable,
+            views=tuple(views),
+            failures=failures,
+            computed=frozenset(image.name for image in images if image.sha256 in job.computed),
+            num_passes=job.num_passes,
+            seconds=seconds,
+        )
+        for job in jobs
+    ]
+
+
+class _Job:
+    """What one extractor still has to compute, and what it has."""
+
+    def __init__(self, extractor: FeatureExtractor, views: tuple[str, ...], images: Sequence[ImageFile]) -> None:
+        self.extractor = extractor
+        self.views = views
+        self.stores = {
+            (output, view): FeatureStore(extractor.key(output, view)) for output in extractor.outputs for view in views
+        }
+        hashes = {image.sha256 for image in images}
+        self.found = {place: store.find(hashes) for place, store in self.stores.items()}
+        self.computed: set[str] = set()
+        self.num_passes = 0
+        self._fresh: dict[tuple[str, str], dict[str, Row]] = {place: {} for place in self.stores}
+        self._writing: deque[tuple[tuple[str, str], Future[Found]]] = deque()
+
+    def lacks(self, sha256: str) -> list[str]:
+        """The views of an image of which any output is missing."""
+        return [
+            view for view in self.views if any(sha256 not in self.found[out, view] for out in self.extractor.outputs)
+        ]
+
+    def take(self, sha256: str, view: str, rows: Sequence[Row], writer: ThreadPoolExecutor) -> None:
+        """Take the outputs of one image in one view; full shards are handed to the writer."""
+        self.computed.add(sha256)
+        self.num_passes += 1
+        for output, row in zip(self.extractor.outputs, rows, strict=True):
+            fresh = self._fresh[output, view]
+            fresh[sha256] = _halved(row, output) if self.extractor.is_stage(output) else row
+            if len(fresh) >= min(_ROWS_PER_SHARD, max(1, _BYTES_PER_SHARD // row.nbytes)):
+                self._hand_over((output, view), writer)
+        while self._writing and self._writing[0][1].done():
+            self._collect()
+
+    def finish(self, writer: ThreadPoolExecutor) -> None:
+        """Write what is left, and wait until all is on disk."""
+        for place in self._fresh:
+            self._hand_over(place, writer)
+        while self._writing:
+            self._collect()
+
+    def _hand_over(self, place: tuple[str, str], writer: ThreadPoolExecutor) -> None:
+        if self._fresh[place]:
+            self._writing.append((place, writer.submit(self.stores[place].add, self._fresh[place])))
+            self._fresh[place] = {}
+
+    def _collect(self) -> None:
+        place, future = self._writing.popleft()
+        self.found[place] = self.found[place] | future.result()
+
+
+class _Counter:
+    """Tells how many images are done, all networks and views together."""
+
+    def __init__(self, step: str, jobs: Sequence[_Job], known: int, total: int, progress: Progress) -> None:
+        sizes = sorted({job.extractor.image_size for job in jobs})
+        self._step = f"{step} at {' and '.join(map(str, sizes))} px"
+        self._known, self._total, self._progress = known, total, progress
+        self._left: dict[str, int] = {}
+        self._done = 0
+
+    def expect(self, missing: Sequence[ImageFile], jobs: Sequence[_Job]) -> None:
+        self._left = {image.sha256: sum(len(job.lacks(image.sha256)) for job in jobs) for image in missing}
+        self._tell()
+
+    def passed(self, sha256: str) -> None:
+        self._left[sha256] -= 1
+        if not self._left[sha256]:
+            self._done += 1
+            if self._done % 16 == 0:
+                self._tell()
+
+    def finish(self) -> None:
+        self._done = self._total - self._known
+        self._tell()
+
+    def _tell(self) -> None:
+        self._progress(self._step, self._known + self._done, self._total)
+
+
+def _compute(jobs: Sequence[_Job], missing: Sequence[ImageFile], counter: _Counter) -> dict[str, str]:
+    """Fill the stores with what is missing; returns the reason for each hash that failed."""
+    counter.expect(missing, jobs)
+    failed: dict[str, str] = {}
+    portion = len(missing) if len(jobs) == 1 else _TOGETHER
+    with ThreadPoolExecutor(1, thread_name_prefix="headstart-write") as writer:
         try:
-            for hashes, pixels in self._batches(missing, failed):
-                for view, kept in fresh.items():
-                    rows = self._engine.run(np.ascontiguousarray(VIEWS[view](pixels)))
-                    kept.update(zip(hashes, rows, strict=True))
-                done += len(hashes)
-                tell(done)
-                if len(next(iter(fresh.values()))) >= _IMAGES_PER_SHARD:
-                    _keep(fresh, stores, found)
+            for first in range(0, len(missing), portion):
+                looks = _Looks(missing[first : first + portion], jobs, failed)
+                for job in jobs:
+                    if len(jobs) > 1:
+                        looks = looks.kept()
+                    for (sha256, view), rows in job.extractor.engine().stream(looks.of(job)):
+                        job.take(sha256, view, rows, writer)
+                        counter.passed(sha256)
         finally:  # Also when interrupted: what was computed is not computed again.
-            _keep(fresh, stores, found)
-        tell(len(missing))
-        return failed
-
-    def _batches(self, images: Sequence[ImageFile], failed: dict[str, str]) -> Iterator[tuple[list[str], Pixels]]:
-        """Decoded batches, a few of them ahead of the network, in order."""
-        decoded = _decode_ahead(images, self.image_size)
-        good = _only_good(decoded, failed)
-        while batch := list(itertools.islice(good, BATCH_SIZE)):
-            yield [image.sha256 for image, _ in batch], np.stack([pixels for _, pixels in batch])
+            for job in jobs:
+                job.finish(writer)
+    counter.finish()
+    return failed
 
 
-def _keep(
-    fresh: Mapping[str, dict[str, Rows]], stores: Mapping[str, FeatureStore], found: Mapping[str, dict[str, Rows]]
-) -> None:
-    for view, rows in fresh.items():
-        stores[view].add(rows)
-        found[view].update(rows)
-        rows.clear()
+class _Looks:
+    """The pixels of some images, decoded once at every size and in every view that any of the jobs lacks."""
+
+    def __init__(self, images: Sequence[ImageFile], jobs: Sequence[_Job], failed: dict[str, str]) -> None:
+        self._images, self._failed = images, failed
+        self._sizes = tuple(dict.fromkeys(job.extractor.image_size for job in jobs))
+        self._views = {image.sha256: _in_order(job.lacks(image.sha256) for job in jobs) for image in images}
+        self._decoded: Iterable[_Decoded] | None = None
+
+    def kept(self) -> _Looks:
+        """The same, held in memory to be looked at again."""
+        if self._decoded is None:
+            self._decoded = list(self._good())
+        return self
+
+    def of(self, job: _Job) -> Iterator[tuple[tuple[str, str], Pixels]]:
+        """(hash, view) and pixels of all that a job lacks."""
+        size = self._sizes.index(job.extractor.image_size)
+        for decoded in self._decoded if self._decoded is not None else self._good():
+            lacking = job.lacks(decoded.sha256)
+            for view, pixels in zip(self._views[decoded.sha256], decoded.pixels[size], strict=True):
+                if view in lacking:
+                    yield (decoded.sha256, view), pixels
+
+    def _good(self) -> Iterator[_Decoded]:
+        """Decoded in threads, a few ahead of the network, in order."""
+        queue: deque[tuple[ImageFile, Future[_Decoded | ImageError]]] = deque()
+        images = iter(self._images)
+        with ThreadPoolExecutor(num_cores(), thread_name_prefix="headstart-decode") as pool:
+            try:
+                while True:
+                    for image in images:
+                        queue.append((image, pool.submit(_decode, image, self._sizes, self._views[image.sha256])))
+                        if len(queue) >= _DECODED_AHEAD:
+                            break
+                    if not queue:
+                        return
+                    image, future = queue.popleft()
+                    decoded = future.result()
+                    if isinstance(decoded, ImageError):
+                        self._failed[image.sha256] = str(decoded)
+                    else:
+                        yield decoded
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 
-def _decode_ahead(images: Sequence[ImageFile], size: int) -> Iterator[tuple[ImageFile, Pixels | ImageError]]:
-    queue: list[tuple[ImageFile, Future[Pixels | ImageError]]] = []
-    with ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="headstart-decode") as pool:
-        try:
-            for image in images:
-                queue.append((image, pool.submit(_decode, image, size)))
-                if len(queue) >= BATCH_SIZE * _BATCHES_AHEAD:
-                    first, future = queue.pop(0)
-                    yield first, future.result()
-            for first, future in queue:
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+@dataclasses.dataclass(frozen=True)
+class _Decoded:
+    """One image: for each size, for each view, pixels (size, size, 3)."""
+
+    sha256: str
+    pixels: list[list[Pixels]]
 
 
-def _decode(image: ImageFile, size: int) -> Pixels | ImageError:
+def _decode(image: ImageFile, sizes: Sequence[int], views: Sequence[str]) -> _Decoded | ImageError:
     try:
         data = read(image.path)
         if hashlib.sha256(data).hexdigest() != image.sha256:
             raise ImageError("it changed while headstart was running")
-        return decode(data, (size, size))
+        boxes = tuple(dict.fromkeys(box_of(view, image.sha256) for view in views))
+        parts = decode_parts(data, [(size, size) for size in sizes], boxes)
     except ImageError as error:
         return error
+    which = [boxes.index(box_of(view, image.sha256)) for view in views]
+    pixels = [[seen(view, part[box]) for view, box in zip(views, which, strict=True)] for part in parts]
+    return _Decoded(image.sha256, pixels)
 
 
-def _only_good(
-    decoded: Iterator[tuple[ImageFile, Pixels | ImageError]], failed: dict[str, str]
-) -> Iterator[tuple[ImageFile, Pixels]]:
-    for image, pixels in decoded:
-        if isinstance(pixels, ImageError):
-            failed[image.sha256] = str(pixels)
-        else:
-            yield image, pixels
+def _in_order(several: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in several for name in names))
+
+
+def _halved(row: Row, output: str) -> Row:
+    with np.errstate(over="ignore"):
+        half = row.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise DataError(f"Activations of {output} are too large for half precision; choose a deeper stage.")
+    return half

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headstart.errors import UnknownNameError
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
 from headstart.networks.stages import cut_tensor
@@ -36,15 +37,25 @@ def pooled_features(backbone: Backbone) -> Any:
     return keras.layers.Concatenate(name="features")(pooled)
 
 
-def feature_model(backbone: Backbone, output: str = POOLED) -> keras.Model:
-    """Pixels (n, size, size, 3) -> features (n, d), as a plain Keras model.
+def feature_model(backbone: Backbone, *outputs: str) -> keras.Model:
+    """Pixels (n, size, size, 3) -> one tensor for each output, as a plain Keras model.
 
     Args:
         backbone: a frozen network.
-        output: `POOLED`, or `ACTIVATIONS`: what the network ends in, flattened.
+        outputs: `POOLED`, (n, d); `ACTIVATIONS`, what the network ends in, flattened; or the name of a stage: the
+            activations at its cut, as they are. `POOLED` if there is none.
     """
+    tensors = [_output(backbone, output) for output in outputs or (POOLED,)]
+    name = f"{backbone.spec.name}_features"
+    return keras.Model(backbone.model.inputs[0], tensors[0] if len(tensors) == 1 else tensors, name=name)
+
+
+def _output(backbone: Backbone, output: str) -> Any:
     if output == POOLED:
-        features = pooled_features(backbone)
-    else:
-        features = keras.layers.Flatten(name="flatten")(backbone.model.output)
-    return keras.Model(backbone.model.inputs[0], features, name=f"{backbone.spec.name}_features")
+        return pooled_features(backbone)
+    if output == ACTIVATIONS:
+        return keras.layers.Flatten(name="flatten")(backbone.model.output)
+    stages = {stage.name: stage for stage in backbone.stages}
+    if output not in stages:
+        raise UnknownNameError("stage", output, stages)
+    return cut_tensor(backbone.model, stages[output])

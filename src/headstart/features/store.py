@@ -96,10 +96,10 @@ class FeatureStore:
         found = self.find(hashes)
         return dict(zip(found, found.rows(list(found)), strict=True)) if found else {}
 
-    def add(self, rows: Mapping[str, Row]) -> None:
-        """Store rows of one shape, in float32 or float16, by the content hash of their image."""
+    def add(self, rows: Mapping[str, Row]) -> Found:
+        """Store rows of one shape, in float32 or float16, by the content hash of their image; says where they lie."""
         if not rows:
-            return
+            return Found({})
         values = np.stack(list(rows.values()))
         buffer = io.BytesIO()
         np.save(buffer, values.astype("<f2" if values.dtype == np.float16 else "<f4"), allow_pickle=False)
@@ -112,6 +112,7 @@ class FeatureStore:
                 file.write(data)
             facts = {"sha256": _sha256(tuple(rows), data), "images": list(rows)}
             _write_json(self.folder / f"{name}.json", facts)
+        return Found({image: (self.folder / f"{name}.json", row) for row, image in enumerate(rows)})
 
 
 class Found(Mapping[str, tuple[Path, int]]):
@@ -132,6 +133,10 @@ class Found(Mapping[str, tuple[Path, int]]):
     def __len__(self) -> int:
         """How many images are there."""
         return len(self._places)
+
+    def __or__(self, other: Found) -> Found:
+        """Both together."""
+        return Found({**self._places, **other._places})
 
     def rows(self, hashes: Sequence[str]) -> Row:
         """The features of those images in order: (n, ...). Each shard is read once, and its hash checked again.

@@ -15,7 +15,7 @@ import os
 import stat
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +157,32 @@ def decode(data: bytes, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
         if size is not None:
             pixels = pixels.resize((size[1], size[0]), Image.Resampling.BICUBIC)
         return np.array(pixels, dtype=np.uint8)
+
+
+def decode_parts(
+    data: bytes, sizes: Sequence[tuple[int, int]], boxes: Sequence[tuple[float, float, float, float]]
+) -> list[list[npt.NDArray[np.uint8]]]:
+    """Decode a picture once and resize several parts of it, each to several sizes; else as `decode`.
+
+    Args:
+        data: the content of the file.
+        sizes: (height, width) each.
+        boxes: left, top, right and bottom, as parts of the picture's width and height.
+
+    Returns:
+        For each size, for each box: uint8 pixels (height, width, 3). The whole picture gives what `decode` does.
+    """
+    with _plain_errors(), _open(data) as image:
+        pixels = _upright_rgb(image)
+        wide, high = pixels.size
+        places = [(left * wide, top * high, right * wide, bottom * high) for left, top, right, bottom in boxes]
+        return [
+            [
+                np.array(pixels.resize((width, height), Image.Resampling.BICUBIC, box=place), dtype=np.uint8)
+                for place in places
+            ]
+            for height, width in sizes
+        ]
 
 
 def thumbnail(data: bytes, longest: int) -> bytes:
