@@ -47,8 +47,9 @@ def fill(cache, images, chunk, reports, start=None):
             reports.send(message)
 
     def add_and_report(store, rows):
-        add(store, rows)
+        added = add(store, rows)
         report("stored", store.folder.name, list(rows))
+        return added
 
     FeatureStore.add = add_and_report
     extractor = FeatureExtractor(tiny_backbone())

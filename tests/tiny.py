@@ -282,3 +282,10 @@ def damaged(data, number, most=3, seed=0):
         for place in random.integers(0, len(data), random.integers(1, most + 1)):
             broken[place] ^= int(random.integers(1, 256))
         yield bytes(broken)
+
+
+def flip(path, place, bits=1):
+    """Flip bits of one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= bits
+    path.write_bytes(data)

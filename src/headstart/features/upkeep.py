@@ -105,11 +105,11 @@ def list_stores(root: Path | None = None, *, progress: Progress = silent) -> lis
     """
     folders = _folders(root)
     stores = []
-    for number, folder in enumerate(folders):
-        progress("Looking at stored features", number, len(folders))
+    for number, folder in enumerate(folders, 1):
         shards = (read_index(index) for index in shard_indexes(folder))
         images = {image for shard in shards if shard for image in shard.images}
         stores.append(Stored(folder, _read_key(folder), len(images), _size(_files(folder)), _last_used(folder)))
+        progress("Looking at stored features", number, len(folders))
     return sorted(stores, key=lambda store: store.last_used, reverse=True)
 
 
@@ -126,11 +126,10 @@ def verify(root: Path | None = None, *, progress: Progress = silent) -> Verified
     done, total = 0, sum(sizes)
     damaged = [each for folder in folders if (each := _problem_of_key(folder))]
     for index, size in zip(indexes, sizes, strict=True):
-        progress("Checking stored features", done, total)
         if each := _problem_of_shard(index):
             damaged.append(each)
         done += size
-    progress("Checking stored features", done, total)
+        progress("Checking stored features", done, total)
     return Verified(len(indexes), total, tuple(damaged))
 
 
