@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shutil
-import signal
 
 import pytest
 
@@ -263,22 +261,6 @@ def test_an_interrupt_shows_what_was_measured(monkeypatch):
     assert answer.code == 130
     assert [line.split()[6] for line in answer.out.splitlines()] == ["ms/image", "100.0", "-"]
     assert answer.err.endswith("error: Interrupted. 1 of 2 were measured.\n")
-
-
-def test_an_interrupt_that_the_engine_swallows_is_one_all_the_same(monkeypatch):
-    """As OpenVINO's converter does: it reports an operation that it could not convert."""
-
-    def swallow(_):
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        raise RuntimeError("unconverted operations")
-
-    monkeypatch.setattr(latency, "_engine", swallow)
-    answer = call("models", "MobileNet", "VGG16", "--measure")
-    assert answer.code == 130
-    assert answer.err.endswith("error: Interrupted. 0 of 2 were measured.\n")
-    assert "unconverted" not in answer.err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_progress_goes_from_nothing_to_all(quick):

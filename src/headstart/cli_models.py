@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -136,10 +133,8 @@ def _measure(specs: Sequence[BackboneSpec]) -> _Measured:
     say_minutes = " The small ones take seconds, the largest minutes; Ctrl-C shows what is done." * (len(specs) > _MANY)
     terminal.say(f"Measuring {networks}, random weights, batches of {BATCH_SIZE}, on {found.engine}.{say_minutes}")
     try:
-        with _ctrl_c() as pressed, terminal.bar() as progress:
+        with terminal.bar() as progress:
             for each in measure_latencies(specs, progress=progress):
-                if pressed():
-                    raise KeyboardInterrupt
                 if each.milliseconds is None:
                     found.problems.append(f"{each.spec.name}: {each.problem}")
                     terminal.complain(found.problems[-1])
@@ -149,23 +144,3 @@ def _measure(specs: Sequence[BackboneSpec]) -> _Measured:
     except KeyboardInterrupt:
         found.stopped = True
     return found
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C was pressed. OpenVINO's converter swallows it, and then fails with an error of its own."""
-    pressed = threading.Event()
-
-    def press(*_: object) -> None:
-        pressed.set()
-        raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGINT)
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:  # Else it is ignored, as behind nohup, or somebody else's.
-        signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed.is_set
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)

@@ -12,9 +12,12 @@ import io
 import json
 import logging
 import os
+import signal
 import statistics
+import threading
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +60,7 @@ def compile_for_here(model: keras.Model, identity: str) -> tuple[int, Any]:
     setting = _remembered(machine) if identity else default_setting()
     if setting and (kept := _read(core, _path(identity, machine, setting), setting)):
         return setting.batch_size, kept
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _ctrl_c_heard():
         # The converter calls the model with a list of inputs, of which Keras warns.
         warnings.simplefilter("ignore", UserWarning)
         converted = openvino.convert_model(model)
@@ -68,6 +71,33 @@ def compile_for_here(model: keras.Model, identity: str) -> tuple[int, Any]:
     if identity:
         _keep(compiled, _path(identity, machine, setting))
     return setting.batch_size, compiled
+
+
+@contextlib.contextmanager
+def _ctrl_c_heard() -> Iterator[None]:
+    """OpenVINO's converter swallows Ctrl-C, and then fails with an error of its own; here it is Ctrl-C again."""
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if not ours:  # It is ignored, as behind nohup, or somebody else's.
+        yield
+        return
+    pressed = threading.Event()
+
+    def press(*_: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    except Exception as error:
+        if pressed.is_set():
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed.is_set():
+        raise KeyboardInterrupt
 
 
 def num_cores() -> int:

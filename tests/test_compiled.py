@@ -1,0 +1,135 @@
+"""Networks compiled for this machine: kept, found again, never wrong, and Ctrl-C while they are made."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+import numpy as np
+import pytest
+
+from headstart.features.pooling import feature_model
+from headstart.networks import compiled
+from headstart.networks.compiled import Setting, compile_for_here
+from headstart.networks.engine import OpenVinoEngine
+from tiny import drawn_pixels, tiny_backbone
+
+openvino = pytest.importorskip("openvino")
+pytestmark = pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+
+
+@pytest.fixture
+def cache(empty_cache, monkeypatch):
+    """An empty cache, and quick measurements."""
+    monkeypatch.setattr(compiled, "_SECONDS_PER_ROUND", 0.005)
+    return empty_cache / "engines"
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Counts how often a network is converted."""
+    calls = []
+    convert = openvino.convert_model
+    monkeypatch.setattr(openvino, "convert_model", lambda model: calls.append(model) or convert(model))
+    return calls
+
+
+@pytest.fixture
+def model():
+    return feature_model(tiny_backbone())
+
+
+def answer(model, identity="a"):
+    return OpenVinoEngine(model, identity).run(drawn_pixels(32, 5))
+
+
+def test_is_converted_once_and_gives_the_same_bits_from_disk(cache, conversions, model):
+    first = answer(model)
+    assert len(conversions) == 1
+    assert answer(model).tobytes() == first.tobytes()
+    assert len(conversions) == 1
+    np.testing.assert_allclose(first, np.asarray(model.predict(drawn_pixels(32, 5), verbose=0)), atol=1e-5)
+    answer(model, "b")
+    assert len(conversions) == 2
+    answer(model, "")
+    assert len(conversions) == 3
+    assert len(list(cache.glob("*.blob"))) == 2
+
+
+@pytest.mark.parametrize("place", [0, 40, 5000, -1])
+def test_one_flipped_bit_is_found_out(cache, conversions, model, place):
+    first = answer(model)
+    (blob,) = cache.glob("*.blob")
+    data = bytearray(blob.read_bytes())
+    data[place] ^= 1
+    blob.write_bytes(data)
+    assert answer(model).tobytes() == first.tobytes()
+    assert len(conversions) == 2
+    answer(model)
+    assert len(conversions) == 2  # It was mended.
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"\0" * 100])
+def test_what_is_no_network_is_made_anew(cache, conversions, model, text):
+    first = answer(model)
+    (blob,) = cache.glob("*.blob")
+    blob.write_bytes(text)
+    assert answer(model).tobytes() == first.tobytes()
+    assert len(conversions) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch, conversions, model):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(compiled, "_SECONDS_PER_ROUND", 0.005)
+    assert answer(model).tobytes() == answer(model).tobytes()
+    assert len(conversions) == 2
+
+
+def test_the_setting_is_measured_once_and_remembered(cache, monkeypatch, model):
+    rates = {1: 100.0, 4: 150.0, 16: 50.0}
+    asked = []
+
+    def images_per_second(network, shape, setting):
+        asked.append(setting)
+        return rates[setting.batch_size]
+
+    monkeypatch.setattr(compiled, "_images_per_second", images_per_second)
+    assert compile_for_here(model, "a")[0] == 4
+    measured = len(asked)
+    assert measured
+    assert compile_for_here(model, "b")[0] == 4
+    assert len(asked) == measured
+    (setting,) = cache.glob("setting-*.json")
+    setting.write_text("{}")
+    rates[4] = 105.0  # A little faster is not enough.
+    assert compile_for_here(model, "b")[0] == 1
+
+
+def test_every_setting_gives_the_same_bits(monkeypatch, cache, model):
+    answers = set()
+    for setting in (Setting(1, 2, 2), Setting(3, 1, 1), Setting(4, 2, 2), Setting(16, 1, 2)):
+        monkeypatch.setattr(compiled, "default_setting", lambda setting=setting: setting)
+        answers.add(answer(model, "").tobytes())
+    assert len(answers) == 1
+
+
+def test_an_interrupt_that_the_converter_swallows_is_one_all_the_same(monkeypatch, cache, model):
+    """OpenVINO's reports an operation that it could not convert."""
+
+    def swallow(_):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("unconverted operations")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(openvino, "convert_model", swallow)
+        with pytest.raises(KeyboardInterrupt):
+            answer(model)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        monkeypatch.setattr(openvino, "convert_model", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            answer(model)
+    finally:
+        signal.signal(signal.SIGINT, before)
