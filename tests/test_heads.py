@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 
-from headstart.pictures.views import VIEWS
 from headstart.features.pooling import ACTIVATIONS, feature_model
 from headstart.learning.heads import (
     LabelledFeatures,
@@ -17,6 +16,7 @@ from headstart.learning.heads import (
 from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import AS_IS, FLIPS, fingerprint
 from headstart.networks.backend import keras
+from headstart.pictures.views import VIEWS
 from tiny import drawn_pixels, tiny_backbone
 
 VIEW_SETS = pytest.mark.parametrize("views", [AS_IS, FLIPS], ids=["as_is", "flips"])
