@@ -191,6 +191,24 @@ def test_damage_is_mended_by_computing_again(extractor, images, tmp_path, suffix
     assert extractor.extract(images, VIEWS).num_passes == 0
 
 
+@pytest.mark.parametrize("harm", ["first", "middle", "torn"])
+def test_a_damaged_engine_on_disk_computes_nothing_wrong(backbone, images, tmp_path, empty_cache, harm):
+    expected = FeatureExtractor(backbone).extract(images, VIEWS).values.tobytes()
+    files = list((empty_cache / "engines").glob("*.*"))
+    if not files:
+        pytest.skip("this engine keeps nothing on disk")
+    for path in files:
+        data = path.read_bytes()
+        if harm == "torn":
+            path.write_bytes(data[: len(data) // 2])
+        else:
+            flip(path, {"first": 0, "middle": len(data) // 2}[harm])
+    prune(0)
+    found = FeatureExtractor(backbone).extract(images, VIEWS)
+    assert len(found.computed) == len(images)
+    assert found.values.tobytes() == expected
+
+
 # --- two decoders -----------------------------------------------------------------------------------------------------
 
 
