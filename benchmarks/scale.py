@@ -45,7 +45,8 @@ def main() -> None:
         print(
             f"{number:>9,} images: peak {facts['peak_mb']:.0f} MB, before the first image {facts['base_mb']:.0f} MB; "
             f"scan {facts['scan']:.1f} s, features {facts['features']:.1f} s "
-            f"({number / facts['features']:.0f} images/s), {stored / 1e6:.0f} MB stored; found again in {facts['again']:.1f} s",
+            f"({number / facts['features']:.0f} images/s), {stored / 1e6:.0f} MB stored; "
+            f"found again in {facts['again']:.1f} s",
             flush=True,
         )
     print(f"peak of the last over that of the first: {peaks[-1] / peaks[0]:.3f} (bar: at most 1.20)")

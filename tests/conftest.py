@@ -35,7 +35,7 @@ def real_cache(monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def backbone_of():
-    """Builds a row of the catalogue at its smallest size with random weights, once a session."""
+    """Builds a row of the catalogue at its smallest size with random weights; the small ones once a session."""
     from headstart.networks.backbone import build_backbone
     from headstart.networks.catalogue import find_backbone
     from headstart.networks.weights import find_weights
@@ -43,9 +43,12 @@ def backbone_of():
     built = {}
 
     def build(name):
-        if name not in built:
-            spec = find_backbone(name)
-            built[name] = build_backbone(spec, find_weights(spec, "none"), spec.smallest_size, seed=1)
-        return built[name]
+        if name in built:
+            return built[name]
+        spec = find_backbone(name)
+        backbone = build_backbone(spec, find_weights(spec, "none"), spec.smallest_size, seed=1)
+        if spec.num_params < 30_000_000:  # All of them would be 8 GB.
+            built[name] = backbone
+        return backbone
 
     return build

@@ -11,7 +11,7 @@ import pytest
 
 from headstart.networks.backbone import build_backbone
 from headstart.networks.backend import keras
-from headstart.networks.catalogue import CATALOGUE, find_backbone
+from headstart.networks.catalogue import KERAS_ROWS, find_backbone
 from headstart.networks.weights import find_weights
 
 EFFICIENTNET = find_backbone("EfficientNetB0")
@@ -21,8 +21,8 @@ STD = np.array([0.229, 0.224, 0.225])
 
 
 def smallest_of_each_family():
-    for family in dict.fromkeys(spec.family for spec in CATALOGUE):
-        spec = min((each for each in CATALOGUE if each.family == family), key=lambda each: each.num_params)
+    for family in dict.fromkeys(spec.family for spec in KERAS_ROWS):
+        spec = min((each for each in KERAS_ROWS if each.family == family), key=lambda each: each.num_params)
         marks = [pytest.mark.backend] * (family in SMALL) + [pytest.mark.slow] * (family in SLOW)
         yield pytest.param(spec, id=spec.name, marks=marks)
 
