@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
@@ -97,11 +98,13 @@ class Journey:
 
 @functools.cache
 def finished() -> Journey:
-    """Fitted once for all tests. Nobody may change its folders; copy them."""
+    """Fitted once for all tests, in a cache of its own. Nobody may change its folders; copy them."""
     root = Path(_temporary_folder().name)
     photos = paint_folder(root / "photos", 12)
     (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    answer = call("fit", photos, *FAST, "--out", root / "run", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(root / "cache"))  # Other tests' pictures can be the same ones.
+        answer = call("fit", photos, *FAST, "--out", root / "run", "--json")
     assert answer.code == 0, answer.err
     return Journey(photos, root / "run", answer)
 

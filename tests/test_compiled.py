@@ -101,7 +101,15 @@ def test_the_setting_is_measured_once_and_remembered(cache, monkeypatch, model):
     assert compile_for_here(model, "b")[0] == 4
     assert len(asked) == measured
     (setting,) = cache.glob("setting-*.json")
-    setting.write_text("{}")
+    for text in (
+        "{}",
+        "[",
+        '{"setting": {"batch_size": 0, "streams": 0, "threads": 2}}',
+        '{"setting": {"streams": 2}}',
+    ):
+        setting.write_text(text)
+        assert compile_for_here(model, "b")[0] == 4
+    setting.write_text("")
     rates[4] = 105.0  # A little faster is not enough.
     assert compile_for_here(model, "b")[0] == 1
 

@@ -246,7 +246,7 @@ def with_weights(path, *options):
 
 def test_weights_that_do_not_exist(photos):
     assert refuse(photos, *with_weights("gone.h5")) == (
-        "--weights gone.h5: there is no such file. Expected a path to weights, or one of auto, imagenet, packaged, none."
+        "--weights gone.h5: there is no such file. Expected a path to weights, or one of auto, imagenet, kerashub, packaged, none."
     )
 
 

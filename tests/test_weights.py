@@ -346,7 +346,7 @@ def test_paths_that_cannot_be(tmp_path):
         find_weights(VGG16, str(tmp_path / "imagnet"))
     assert str(error.value) == (
         f"--weights {tmp_path / 'imagnet'}: there is no such file. Expected a path to weights, or one of auto, "
-        "imagenet, packaged, none."
+        "imagenet, kerashub, packaged, none."
     )
     for name in ("w.zip", "w.pt", "w"):
         (tmp_path / name).write_bytes(BODY)

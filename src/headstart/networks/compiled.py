@@ -110,6 +110,11 @@ def default_setting() -> Setting:
     return Setting(1, num_cores(), num_cores())
 
 
+def _candidates() -> tuple[Setting, ...]:
+    cores = num_cores()
+    return tuple(dict.fromkeys((default_setting(), Setting(4, cores, cores), Setting(16, 1, cores))))
+
+
 def _compile(core: Any, converted: Any, shape: tuple[int, ...], setting: Setting) -> Any:
     converted = converted.clone()
     converted.reshape([setting.batch_size, *shape])
@@ -130,10 +135,8 @@ def _hints(setting: Setting) -> dict[str, Any]:
 
 def _fastest(core: Any, converted: Any, shape: tuple[int, ...]) -> Setting:
     """The default, unless another setting is clearly faster."""
-    cores = num_cores()
-    candidates = dict.fromkeys((default_setting(), Setting(4, cores, cores), Setting(16, 1, cores)))
-    compiled = {setting: _compile(core, converted, shape, setting) for setting in candidates}
-    rates: dict[Setting, list[float]] = {setting: [] for setting in candidates}
+    compiled = {setting: _compile(core, converted, shape, setting) for setting in _candidates()}
+    rates: dict[Setting, list[float]] = {setting: [] for setting in compiled}
     for number in range(_ROUNDS + 1):
         for setting, network in compiled.items():
             rate = _images_per_second(network, shape, setting)
@@ -166,9 +169,10 @@ def _folder() -> Path:
 
 def _remembered(machine: str) -> Setting | None:
     try:
-        return Setting(**json.loads(_settings_path(machine).read_bytes())["setting"])
+        setting = Setting(**json.loads(_settings_path(machine).read_bytes())["setting"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return setting if setting in _candidates() else None
 
 
 def _remember(machine: str, setting: Setting) -> None:
