@@ -89,10 +89,11 @@ def spawn(*arguments, code: str | None = None, env=None, **options) -> Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Journey:
-    """A folder, the run that `fit --json` made of it, and what the command said."""
+    """A folder, the run that `fit --json` made of it, the cache it filled, and what the command said."""
 
     photos: Path
     run: Path
+    cache: Path
     answer: Answer
 
 
@@ -106,7 +107,7 @@ def finished() -> Journey:
         patch.setenv("HEADSTART_CACHE", str(root / "cache"))  # Other tests' pictures can be the same ones.
         answer = call("fit", photos, *FAST, "--out", root / "run", "--json")
     assert answer.code == 0, answer.err
-    return Journey(photos, root / "run", answer)
+    return Journey(photos, root / "run", root / "cache", answer)
 
 
 @functools.cache
