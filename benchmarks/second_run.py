@@ -1,0 +1,74 @@
+"""The second `headstart fit` on unchanged data, and one with 1 % new pictures: what is left to do, and what it costs.
+
+    python benchmarks/second_run.py [--rounds 3]
+
+Every round starts with an empty store of features: a first fit on 1,980 textile pictures, the same again into another
+run folder, and then with the other 20 added. Whole-process times, and the steps that `fit --json` reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from headstart.cache import cache_folder
+from headstart.networks.catalogue import find_backbone
+from headstart.networks.weights import find_weights
+from headstart.pictures.published import fetch_images
+
+RUNS = ("first", "again", "1 % new")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    pictures = sorted(path for path in fetch_images("textile").rglob("*.jpg"))
+    find_weights(find_backbone("MobileNetV2"))
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in RUNS}
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            shutil.copytree(cache_folder("weights"), folder / "cache" / "weights")
+            late = pictures[:: len(pictures) // 20][:20]
+            for path in pictures:
+                if path not in late:
+                    copy(path, folder / "data")
+            for name in RUNS:
+                if name == "1 % new":
+                    for path in late:
+                        copy(path, folder / "data")
+                seconds[name].append(fit(folder, name))
+    print(f"medians of {options.rounds} rounds, seconds")
+    for name, runs in seconds.items():
+        steps = {step: statistics.median(run[step] for run in runs) for step in runs[0]}
+        print(f"  {name:8} " + ", ".join(f"{step} {spent:.2f}" for step, spent in steps.items()))
+
+
+def copy(path: Path, data: Path) -> None:
+    target = data / path.parent.name / path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, target)
+
+
+def fit(folder: Path, name: str) -> dict[str, float]:
+    environment = {**os.environ, "HEADSTART_CACHE": str(folder / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", "headstart", "fit", str(folder / "data"), "--out", str(folder / name), "--json"]
+    start = time.perf_counter()
+    run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    whole = time.perf_counter() - start
+    said = json.loads(run.stdout.splitlines()[-1])
+    steps = {step: spent for step, spent in said["seconds"].items() if step not in {"fine_tune", "total"}}
+    return {"whole process": whole, "images computed": said["features"]["computed"], **steps}
+
+
+if __name__ == "__main__":
+    main()
