@@ -294,6 +294,19 @@ def test_clock_adds_up():
     assert sum(seconds.values()) <= 2 * seconds["total"] + 0.01
 
 
+def test_a_step_within_a_step_counts_for_itself_alone(monkeypatch):
+    times = iter([0.0, 1.0, 2.0, 5.0, 7.0, 10.0, 13.0, 13.0, 13.0])
+    monkeypatch.setattr(workflow.time, "perf_counter", lambda: next(times))
+    clock = workflow.Clock()
+    with clock.measures("head"):  # From 1 to 13.
+        with clock.measures("features"):  # From 2 to 5.
+            pass
+        with clock.measures("features"):  # From 7 to 10.
+            pass
+    seconds = clock.read()
+    assert (seconds["head"], seconds["features"], seconds["total"]) == (6.0, 6.0, 13.0)
+
+
 def test_run_with_a_damaged_evaluation_is_a_run_error(journey, tmp_path):
     run = shutil.copytree(journey.run, tmp_path / "run")
     (run / "evaluation.json").write_text("{}")

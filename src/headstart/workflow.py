@@ -183,21 +183,24 @@ def demo(images: str = "textile", *, out: str | Path | None = None, progress: Pr
 
 
 class Clock:
-    """Adds up the seconds of each step."""
+    """Adds up the seconds of each step; those of a step within a step count for the inner one alone."""
 
     def __init__(self) -> None:
         """Start."""
         self._start = time.perf_counter()
+        self._inner = 0.0
         self._seconds = dict.fromkeys(("scan", "features", "head", "fine_tune", "report"), 0.0)
 
     @contextmanager
     def measures(self, step: str) -> Iterator[None]:
         """Add what happens inside to a step."""
-        start = time.perf_counter()
+        start, before, self._inner = time.perf_counter(), self._inner, 0.0
         try:
             yield
         finally:
-            self._seconds[step] += time.perf_counter() - start
+            spent = time.perf_counter() - start
+            self._seconds[step] += spent - self._inner
+            self._inner = before + spent
 
     def read(self) -> dict[str, float]:
         """Seconds by step, and the total so far."""

@@ -118,13 +118,12 @@ def train(
     """
     weights = find_weights(spec, recipe.weights, progress=progress)
     keras.utils.set_random_seed(recipe.seed)
-    eyes = _Eyes(spec, weights, ACTIVATIONS if recipe.head == "flatten" else POOLED, recipe.seed, progress)
-    with clock.measures("features"):
+    eyes = _Eyes(spec, weights, ACTIVATIONS if recipe.head == "flatten" else POOLED, recipe.seed, clock, progress)
+    with clock.measures("head"):
         choice = _choose(folder, splits, eyes, recipe)
         features = eyes.look(folder.images, choice.candidate)
         folder, splits = _drop_failures(folder, splits, features)
-    job = _Job(folder, tuple(splits), recipe, choice.candidate)
-    with clock.measures("head"):
+        job = _Job(folder, tuple(splits), recipe, choice.candidate)
         progress("Fitting the head", 0, 1)
         fit = _fit_flatten if recipe.head == "flatten" else _fit_linear
         fitted = fit(job, eyes, features.values)
@@ -150,8 +149,10 @@ def train(
 class _Eyes:
     """A frozen network at whatever size it is asked for, and a count of what it had to compute."""
 
-    def __init__(self, spec: BackboneSpec, weights: Weights, output: str, seed: int, progress: Progress) -> None:
-        self.spec, self.weights, self.progress = spec, weights, progress
+    def __init__(
+        self, spec: BackboneSpec, weights: Weights, output: str, seed: int, clock: Clock, progress: Progress
+    ) -> None:
+        self.spec, self.weights, self.clock, self.progress = spec, weights, clock, progress
         self._output, self._seed = output, seed
         self._bodies: dict[Candidate, Backbone] = {}
         self._computed: set[str] = set()
@@ -172,7 +173,8 @@ class _Eyes:
         size = candidate.image_size
         if size not in self._extractors:
             self._extractors[size] = FeatureExtractor(self.body(size), self._output)
-        features = self._extractors[size].extract(images, candidate.views, step=step, progress=self.progress)
+        with self.clock.measures("features"):
+            features = self._extractors[size].extract(images, candidate.views, step=step, progress=self.progress)
         self._computed |= features.computed
         if features.num_passes:
             self._num_passes += features.num_passes
