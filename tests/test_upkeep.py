@@ -18,7 +18,7 @@ from headstart.cache import locked
 from headstart.errors import CacheError
 from headstart.features import upkeep
 from headstart.features.store import FeatureKey, FeatureStore, shard_indexes
-from headstart.features.upkeep import list_stores, prune, stores_folder, verify
+from headstart.features.upkeep import compiled_networks, list_stores, prune, stores_folder, verify
 from journey import call
 
 KEY = FeatureKey("MobileNetV2", "f" * 64, "torch", 225, "pooled", "1", "keras 3", "as_is")
@@ -279,7 +279,7 @@ def test_prune_of_nothing_writes_nothing(own_cache):
     answer = call("cache", "prune", "--max-size", "0", "--damaged", "--json")
     assert answer.code == 0
     assert answer.json == {
-        "folder": str(stores_folder()), "removed": [], "damaged": [], "num_leftovers": 0, "freed_bytes": 0, "bytes": 0
+        "folder": str(stores_folder()), "removed": [], "damaged": [], "num_networks": 0, "num_leftovers": 0, "freed_bytes": 0, "bytes": 0
     }  # fmt: skip
     assert call("cache", "verify").code == call("cache", "list").code == 0
     assert not own_cache.exists()
@@ -393,3 +393,21 @@ def test_who_reads_while_others_prune_and_add_gets_right_rows_or_the_error():
     store.add(expected)
     assert json.loads((store.folder / "key.json").read_text())["view"] == "as_is"
     assert not verify().damaged
+
+
+def test_compiled_networks_go_before_features(tmp_path):
+    root = tmp_path / "features"
+    FeatureStore(KEY, root).add({"a": np.zeros(3, np.float32)})
+    size = list_stores(root)[0].num_bytes
+    (tmp_path / "engines").mkdir()
+    for number, name in enumerate(("late", "early", "later")):
+        blob = tmp_path / "engines" / f"{name}.blob"
+        blob.write_bytes(bytes(1000))
+        os.utime(blob, (1000 + number * (-1) ** number * 10,) * 2)
+    assert [blob.stem for blob in compiled_networks(root)] == ["early", "late", "later"]
+    assert prune(root=root).num_networks == 0
+    done = prune(size + 1500, root=root)
+    assert (done.num_networks, done.stores, done.freed_bytes, done.kept_bytes) == (2, (), 2000, size + 1000)
+    assert [blob.stem for blob in compiled_networks(root)] == ["later"]
+    done = prune(0, root=root)
+    assert (done.num_networks, len(done.stores), done.kept_bytes) == (1, 1, 0)

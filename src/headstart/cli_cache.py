@@ -21,7 +21,7 @@ _SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})|0", re.IGNORECASE |
 @cache_app.command("list")
 def cache_list(as_json: Json = False) -> None:
     """List the stored features: of which network, how many images, how large, when they were last used."""
-    from headstart.features.upkeep import list_stores, stores_folder
+    from headstart.features.upkeep import compiled_networks, list_stores, stores_folder
 
     with terminal.bar() as progress:
         stores = list_stores(progress=progress)
@@ -31,11 +31,16 @@ def cache_list(as_json: Json = False) -> None:
         for store in stores
     ]  # fmt: skip
     total = sum(store.num_bytes for store in stores)
+    networks = compiled_networks()
+    compiled = sum(path.stat().st_size for path in networks)
     if as_json:
-        terminal.print_json({"folder": str(stores_folder()), "bytes": total, "stores": rows})
+        facts = {"folder": str(stores_folder()), "bytes": total, "stores": rows}
+        terminal.print_json({**facts, "num_networks": len(networks), "network_bytes": compiled})
     elif rows:
         terminal.show_stores(stores)
     terminal.say(f"{_count(len(rows), 'set')} of features, {total / 1e6:,.1f} MB: {stores_folder()}")
+    if networks:
+        terminal.say(f"{_count(len(networks), 'compiled network')}, {compiled / 1e6:,.1f} MB: {networks[0].parent}")
 
 
 @cache_app.command("verify")
@@ -66,7 +71,7 @@ def cache_prune(
     damaged: Annotated[bool, typer.Option("--damaged", help="Read everything, and remove what is damaged.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove what killed processes left behind; with --max-size also features, least recently used first."""
+    """Remove what killed processes left behind; with --max-size also what was not used for longest."""
     from headstart.features.upkeep import prune, stores_folder
 
     max_bytes = None if max_size is None else _bytes(max_size)
@@ -74,13 +79,20 @@ def cache_prune(
         done = prune(max_bytes, damaged=damaged, progress=progress)
     _show_damaged(done.damaged)
     removed = [_count(len(done.stores), "set") + " of features", _count(done.num_leftovers, "leftover file")]
+    if done.num_networks:
+        removed.append(_count(done.num_networks, "compiled network"))
     if damaged:
         removed.append(_count(len(done.damaged), "damaged file"))
     terminal.say(f"Removed: {', '.join(removed)}; {done.freed_bytes / 1e6:,.1f} MB.")
     terminal.say(f"{done.kept_bytes / 1e6:,.1f} MB are left: {stores_folder()}")
     if as_json:
         facts = {"folder": str(stores_folder()), "removed": [str(folder) for folder in done.stores]}
-        counts = {"num_leftovers": done.num_leftovers, "freed_bytes": done.freed_bytes, "bytes": done.kept_bytes}
+        counts = {
+            "num_networks": done.num_networks,
+            "num_leftovers": done.num_leftovers,
+            "freed_bytes": done.freed_bytes,
+            "bytes": done.kept_bytes,
+        }
         terminal.print_json({**facts, "damaged": _plain(done.damaged), **counts})
 
 

@@ -79,6 +79,7 @@ class Pruned:
     Attributes:
         stores: the folders whose features are gone, least recently used first.
         damaged: files that were not what was written.
+        num_networks: compiled networks.
         num_leftovers: files of writers that died.
         freed_bytes: what all of those took.
         kept_bytes: what is left.
@@ -86,6 +87,7 @@ class Pruned:
 
     stores: tuple[Path, ...]
     damaged: tuple[Damaged, ...]
+    num_networks: int
     num_leftovers: int
     freed_bytes: int
     kept_bytes: int
@@ -94,6 +96,12 @@ class Pruned:
 def stores_folder() -> Path:
     """Where all features are."""
     return cache_folder("features")
+
+
+def compiled_networks(root: Path | None = None) -> list[Path]:
+    """The networks that were compiled for this machine, least recently used first; they lie beside all features."""
+    folder = (root or stores_folder()).with_name("engines")
+    return sorted(folder.glob("*.blob"), key=lambda blob: _modified(blob, 0.0))
 
 
 def list_stores(root: Path | None = None, *, progress: Progress = silent) -> list[Stored]:
@@ -136,10 +144,11 @@ def verify(root: Path | None = None, *, progress: Progress = silent) -> Verified
 def prune(
     max_bytes: int | None = None, *, damaged: bool = False, root: Path | None = None, progress: Progress = silent
 ) -> Pruned:
-    """Remove what writers that died left behind, then the features of whole keys, least recently used first.
+    """Remove what writers that died left behind; then, least recently used first, networks, and features of whole keys.
 
     Args:
-        max_bytes: how much all features may take in the end; None removes no key's.
+        max_bytes: how much features and compiled networks may take in the end; None removes none. The networks go
+            first: each is made again in seconds.
         damaged: whether to read everything and remove what is damaged too; it counts as not there anyway.
         root: the folder of all stores; the cache's by default.
         progress: told how much was read, and if another process has to be waited for.
@@ -157,8 +166,14 @@ def prune(
                 freed += _remove(leftovers) + _remove(broken)
             num_leftovers += len(leftovers)
     sizes = {folder: _size(_files(folder)) for folder in sorted(_folders(root), key=_last_used)}
-    kept = sum(sizes.values())
-    gone = []
+    networks = compiled_networks(root)
+    kept = sum(sizes.values()) + _size(networks)
+    gone, num_networks = [], 0
+    for network in networks:
+        if max_bytes is None or kept <= max_bytes:
+            break
+        size = _remove([network])
+        kept, freed, num_networks = kept - size, freed + size, num_networks + 1
     for folder, size in sizes.items():
         if max_bytes is None or kept <= max_bytes:
             break
@@ -168,7 +183,7 @@ def prune(
                 folder.rmdir()
         kept -= size
         gone.append(folder)
-    return Pruned(tuple(gone), bad, num_leftovers, freed, kept)
+    return Pruned(tuple(gone), bad, num_networks, num_leftovers, freed, kept)
 
 
 def _folders(root: Path | None) -> list[Path]:

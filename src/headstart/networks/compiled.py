@@ -208,6 +208,8 @@ def _read(core: Any, path: Path, setting: Setting) -> Any:
         data = path.read_bytes()
     except OSError:
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # `headstart cache prune` removes what was not used for longest.
     if hashlib.sha256(data[32:]).digest() != data[:32]:
         return None
     try:
