@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from headstart.errors import DataError, UnknownNameError
+from headstart.features import decoding
 from headstart.features import extract as extract_module
 from headstart.features.extract import FeatureExtractor, extract_together
 from headstart.features.pooling import ACTIVATIONS, POOLED, feature_model
@@ -221,10 +222,8 @@ def test_several_outputs_networks_and_sizes_share_one_decoding(backbone, images,
     extractors = [FeatureExtractor(backbone, POOLED, "stage1"), FeatureExtractor(other)]
     alone = FeatureExtractor(other).extract(images[:7], ("as_is", "mirrored"))
     decoded = []
-    decode_parts = extract_module.decode_parts
-    monkeypatch.setattr(
-        extract_module, "decode_parts", lambda data, *more: decoded.append(data) or decode_parts(data, *more)
-    )
+    decode_parts = decoding.decode_parts
+    monkeypatch.setattr(decoding, "decode_parts", lambda data, *more: decoded.append(data) or decode_parts(data, *more))
     first, second = extract_together(extractors, images, ("as_is", "mirrored"))
     assert len(decoded) == 20
     assert (first.num_passes, second.num_passes) == (40, 26)

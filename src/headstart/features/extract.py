@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,20 +17,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import DataError, ImageError
+from headstart.errors import DataError
+from headstart.features.decoding import Decoded, decode_ahead
 from headstart.features.pooling import POOLED, feature_model
 from headstart.features.store import FeatureKey, FeatureStore, Found, Row
 from headstart.networks.backbone import Backbone
-from headstart.networks.compiled import num_cores
 from headstart.networks.engine import Engine, engine_name, make_engine
-from headstart.pictures.decode import DECODER_VERSION, decode_parts, read
+from headstart.pictures.decode import DECODER_VERSION
 from headstart.pictures.folder import ImageFile, Skipped
-from headstart.pictures.views import box_of, check_views, seen
+from headstart.pictures.views import check_views
 from headstart.progress import Progress, silent
 
 Pixels = npt.NDArray[np.uint8]
 
-_DECODED_AHEAD = 64
 _ROWS_PER_SHARD = 512  # What a kill can cost: a few seconds of computing.
 _BYTES_PER_SHARD = 32 << 20
 _TOGETHER = 256  # Images that several networks take in turns.
@@ -259,9 +257,9 @@ def _compute(jobs: Sequence[_Job], missing: Sequence[ImageFile], counter: _Count
         try:
             for first in range(0, len(missing), portion):
                 looks = _Looks(missing[first : first + portion], jobs, failed)
+                if len(jobs) > 1:
+                    looks = looks.kept()
                 for job in jobs:
-                    if len(jobs) > 1:
-                        looks = looks.kept()
                     for (sha256, view), rows in job.extractor.engine().stream(looks.of(job)):
                         job.take(sha256, view, rows, writer)
                         counter.passed(sha256)
@@ -276,69 +274,20 @@ class _Looks:
     """The pixels of some images, decoded once at every size and in every view that any of the jobs lacks."""
 
     def __init__(self, images: Sequence[ImageFile], jobs: Sequence[_Job], failed: dict[str, str]) -> None:
-        self._images, self._failed = images, failed
-        self._sizes = tuple(dict.fromkeys(job.extractor.image_size for job in jobs))
-        self._views = {image.sha256: _in_order(job.lacks(image.sha256) for job in jobs) for image in images}
-        self._decoded: Iterable[_Decoded] | None = None
+        sizes = tuple(dict.fromkeys(job.extractor.image_size for job in jobs))
+        wanted = ((image, _in_order(job.lacks(image.sha256) for job in jobs)) for image in images)
+        self._decoded: Iterable[Decoded] = decode_ahead(wanted, sizes, failed)
 
     def kept(self) -> _Looks:
         """The same, held in memory to be looked at again."""
-        if self._decoded is None:
-            self._decoded = list(self._good())
+        self._decoded = list(self._decoded)
         return self
 
     def of(self, job: _Job) -> Iterator[tuple[tuple[str, str], Pixels]]:
         """(hash, view) and pixels of all that a job lacks."""
-        size = self._sizes.index(job.extractor.image_size)
-        for decoded in self._decoded if self._decoded is not None else self._good():
-            lacking = job.lacks(decoded.sha256)
-            for view, pixels in zip(self._views[decoded.sha256], decoded.pixels[size], strict=True):
-                if view in lacking:
-                    yield (decoded.sha256, view), pixels
-
-    def _good(self) -> Iterator[_Decoded]:
-        """Decoded in threads, a few ahead of the network, in order."""
-        queue: deque[tuple[ImageFile, Future[_Decoded | ImageError]]] = deque()
-        images = iter(self._images)
-        with ThreadPoolExecutor(num_cores(), thread_name_prefix="headstart-decode") as pool:
-            try:
-                while True:
-                    for image in images:
-                        queue.append((image, pool.submit(_decode, image, self._sizes, self._views[image.sha256])))
-                        if len(queue) >= _DECODED_AHEAD:
-                            break
-                    if not queue:
-                        return
-                    image, future = queue.popleft()
-                    decoded = future.result()
-                    if isinstance(decoded, ImageError):
-                        self._failed[image.sha256] = str(decoded)
-                    else:
-                        yield decoded
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Decoded:
-    """One image: for each size, for each view, pixels (size, size, 3)."""
-
-    sha256: str
-    pixels: list[list[Pixels]]
-
-
-def _decode(image: ImageFile, sizes: Sequence[int], views: Sequence[str]) -> _Decoded | ImageError:
-    try:
-        data = read(image.path)
-        if hashlib.sha256(data).hexdigest() != image.sha256:
-            raise ImageError("it changed while headstart was running")
-        boxes = tuple(dict.fromkeys(box_of(view, image.sha256) for view in views))
-        parts = decode_parts(data, [(size, size) for size in sizes], boxes)
-    except ImageError as error:
-        return error
-    which = [boxes.index(box_of(view, image.sha256)) for view in views]
-    pixels = [[seen(view, part[box]) for view, box in zip(views, which, strict=True)] for part in parts]
-    return _Decoded(image.sha256, pixels)
+        for decoded in self._decoded:
+            for view in job.lacks(decoded.sha256):
+                yield (decoded.sha256, view), decoded.pixels[job.extractor.image_size, view]
 
 
 def _in_order(several: Iterable[Sequence[str]]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headstart.cache import cache_folder, write_atomically
+from headstart.machine import num_cores
 from headstart.networks.backend import keras
 
 _ROUNDS = 3
@@ -98,11 +99,6 @@ def _ctrl_c_heard() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed.is_set():
         raise KeyboardInterrupt
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_setting() -> Setting:

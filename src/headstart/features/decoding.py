@@ -1,0 +1,83 @@
+"""Images -> pixels, decoded in threads a few ahead of whoever takes them, in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import ImageError
+from headstart.machine import num_cores
+from headstart.pictures.decode import decode_parts, read
+from headstart.pictures.folder import ImageFile
+from headstart.pictures.views import box_of, seen
+
+Pixels = npt.NDArray[np.uint8]
+
+_AHEAD = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """One image.
+
+    Attributes:
+        sha256: its content hash.
+        pixels: (size, view) -> (size, size, 3).
+    """
+
+    sha256: str
+    pixels: Mapping[tuple[int, str], Pixels]
+
+
+def decode_ahead(
+    wanted: Iterable[tuple[ImageFile, Sequence[str]]], sizes: Sequence[int], failed: dict[str, str]
+) -> Iterator[Decoded]:
+    """Decode images at every size, each in its views; those that cannot be are left out.
+
+    Args:
+        wanted: images, and the names of the views that each is wanted in.
+        sizes: sides in pixels.
+        failed: takes the reason for each content hash that could not be decoded.
+    """
+    queue: deque[tuple[ImageFile, Future[Decoded | ImageError]]] = deque()
+    waiting = iter(wanted)
+    with ThreadPoolExecutor(num_cores(), thread_name_prefix="headstart-decode") as pool:
+        try:
+            while True:
+                for image, views in waiting:
+                    queue.append((image, pool.submit(_decode, image, sizes, views)))
+                    if len(queue) >= _AHEAD:
+                        break
+                if not queue:
+                    return
+                image, future = queue.popleft()
+                decoded = future.result()
+                if isinstance(decoded, ImageError):
+                    failed[image.sha256] = str(decoded)
+                else:
+                    yield decoded
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _decode(image: ImageFile, sizes: Sequence[int], views: Sequence[str]) -> Decoded | ImageError:
+    try:
+        data = read(image.path)
+        if hashlib.sha256(data).hexdigest() != image.sha256:
+            raise ImageError("it changed while headstart was running")
+        boxes = tuple(dict.fromkeys(box_of(view, image.sha256) for view in views))
+        parts = decode_parts(data, [(size, size) for size in sizes], boxes)
+    except ImageError as error:
+        return error
+    pixels = {
+        (size, view): seen(view, part[boxes.index(box_of(view, image.sha256))])
+        for size, part in zip(sizes, parts, strict=True)
+        for view in views
+    }
+    return Decoded(image.sha256, pixels)
