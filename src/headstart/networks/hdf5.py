@@ -6,16 +6,41 @@ claim more memory than the network needs.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from headstart.errors import WeightsError
 
 _MAX_SPARE_BYTES = 50_000_000
 
 
 class UnreadableError(Exception):
     """What is wrong with the file itself."""
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A file of weights to read from; whatever is wrong with it ends in one error that names it.
+
+    Raises:
+        WeightsError: it is no HDF5 file, or is damaged.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except WeightsError:
+        raise
+    except UnreadableError as error:
+        raise WeightsError(f"{path} was not read: {error}") from error
+    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for what is damaged.
+        raise WeightsError(f"{path} is not a Keras weights file, or is damaged ({error}).") from error
 
 
 def array(dataset: Any, name: str) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ from headstart.errors import WeightsError
 from headstart.networks.architectures import Architecture
 from headstart.networks.backend import keras
 from headstart.networks.fitting import check_numbers, compare, refusal
-from headstart.networks.hdf5 import UnreadableError, array, has, member
+from headstart.networks.hdf5 import UnreadableError, array, has, member, opened
 from headstart.networks.hub_layouts import Source, marker_of, roots_of, sources_of, unused_of
 from headstart.networks.keras_file import LayerWeights
 
@@ -40,27 +40,18 @@ def read_hub_weights(path: Path, name: str, network: Architecture, model: keras.
     Raises:
         WeightsError: the file is damaged, has other tensors or shapes (all are named), or numbers that make no sense.
     """
-    import h5py
-
     sources = tuple(sources_of(network, model.inputs[0].shape[1]))
     expected = {tensor: shape for source in sources for tensor, shape in source.tensors.items()}
-    try:
-        with h5py.File(path, "r") as file:
-            root = _root(file, network)
-            if root is None:
-                raise WeightsError(f"{path} does not hold {name} as KerasHub writes it.")
-            found = _tensors(root)
-            unused = unused_of(network)
-            theirs = {tensor: tuple(dataset.shape) for tensor, dataset in found.items() if tensor not in unused}
-            if mismatch := compare("tensor", expected, theirs):
-                raise refusal(path, name, mismatch)
-            return [(model.get_layer(source.layer), _read(path, source, found)) for source in sources]
-    except WeightsError:
-        raise
-    except UnreadableError as error:
-        raise WeightsError(f"{path} was not read: {error}") from error
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for what is damaged.
-        raise WeightsError(f"{path} is not a Keras weights file, or is damaged ({error}).") from error
+    with opened(path) as file:
+        root = _root(file, network)
+        if root is None:
+            raise WeightsError(f"{path} does not hold {name} as KerasHub writes it.")
+        found = _tensors(root)
+        unused = unused_of(network)
+        theirs = {tensor: tuple(dataset.shape) for tensor, dataset in found.items() if tensor not in unused}
+        if mismatch := compare("tensor", expected, theirs):
+            raise refusal(path, name, mismatch)
+        return [(model.get_layer(source.layer), _read(path, source, found)) for source in sources]
 
 
 def _read(path: Path, source: Source, found: dict[str, Any]) -> list[Any]:

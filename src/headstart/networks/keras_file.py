@@ -25,7 +25,7 @@ from headstart.errors import WeightsError
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import CATALOGUE
 from headstart.networks.fitting import Mismatch, check_numbers, refusal
-from headstart.networks.hdf5 import UnreadableError, array, has, member, text, texts
+from headstart.networks.hdf5 import UnreadableError, array, has, member, opened, text, texts
 
 LayerWeights = list[tuple[Any, list[npt.NDArray[Any]]]]
 
@@ -67,24 +67,15 @@ def read_keras_weights(path: Path, network: str, model: keras.Model) -> LayerWei
         WeightsError: it is no such file, is damaged, has other layers or shapes than the network (all are named), or
             numbers that no trained network has.
     """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            # A whole model in .h5 keeps its weights apart.
-            group = member(file, "model_weights") if has(file, "model_weights") else file
-            ours, theirs = _both_sides(path, group, model)
-            theirs = [entry for entry in theirs if entry.name not in _TOPS]
-            pairs, mismatch = _pair(ours, theirs)
-            if mismatch:
-                raise refusal(path, network, mismatch, _resembled(path, network))
-            return [(our.layer, _read(path, our, their)) for our, their in pairs]
-    except WeightsError:
-        raise
-    except UnreadableError as error:
-        raise WeightsError(f"{path} was not read: {error}") from error
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, ... for what is damaged.
-        raise WeightsError(f"{path} is not a Keras weights file, or is damaged ({error}).") from error
+    with opened(path) as file:
+        # A whole model in .h5 keeps its weights apart.
+        group = member(file, "model_weights") if has(file, "model_weights") else file
+        ours, theirs = _both_sides(path, group, model)
+        theirs = [entry for entry in theirs if entry.name not in _TOPS]
+        pairs, mismatch = _pair(ours, theirs)
+        if mismatch:
+            raise refusal(path, network, mismatch, _resembled(path, network))
+        return [(our.layer, _read(path, our, their)) for our, their in pairs]
 
 
 def variables_of(layer: Any) -> list[Any]:
