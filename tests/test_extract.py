@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from headstart.features import decoding
 from headstart.features import extract as extract_module
 from headstart.features.extract import FeatureExtractor, extract_together
 from headstart.features.pooling import ACTIVATIONS, POOLED, feature_model
+from headstart.features.store import FeatureStore
 from headstart.networks.backend import keras
 from headstart.networks.engine import BATCH_SIZE, KerasEngine, engine_name, keras_engine_name, make_engine
 from headstart.networks.stages import cut_tensor
@@ -292,3 +294,21 @@ def test_a_stream_that_is_left_early_can_be_followed_by_another(backbone):
     tags, rows = zip(*engine.stream(enumerate(pixels)), strict=True)
     assert tags == tuple(range(12))
     np.testing.assert_array_equal(np.stack([row[0] for row in rows]), engine.run(pixels))
+
+
+def test_a_slow_disk_holds_the_network_up_and_not_the_memory(backbone, images, monkeypatch):
+    monkeypatch.setattr(extract_module, "_ROWS_PER_SHARD", 1)
+    waiting = []
+    add = FeatureStore.add
+
+    def slow(store, rows):
+        time.sleep(0.02)
+        return add(store, rows)
+
+    monkeypatch.setattr(FeatureStore, "add", slow)
+    take = extract_module._Job.take
+    monkeypatch.setattr(
+        extract_module._Job, "take", lambda job, *more: (take(job, *more), waiting.append(len(job._writing)))
+    )
+    assert FeatureExtractor(backbone).extract(images).values.shape == (20, 1, 20)
+    assert 1 < max(waiting) <= extract_module._SHARDS_WAITING

@@ -1,7 +1,8 @@
 """Images -> features: what is stored is found in the store, the rest is decoded and run through the network once.
 
 Decoding (threads), the network (the engine's own threads) and writing (one thread) go on beside each other. Nothing
-holds more than a few images and one shard at a time, so memory does not grow with the number of images; the features
+holds more than a few images and a few shards at a time, however slow the disk is, so memory does not grow with the
+number of images; the features
 themselves are read from the store when somebody asks for their values.
 """
 
@@ -32,6 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 
 _ROWS_PER_SHARD = 512  # What a kill can cost: a few seconds of computing.
 _BYTES_PER_SHARD = 32 << 20
+_SHARDS_WAITING = 4
 _TOGETHER = 256  # Images that several networks take in turns.
 
 
@@ -210,6 +212,8 @@ class _Job:
             self._collect()
 
     def _hand_over(self, place: tuple[str, str], writer: ThreadPoolExecutor) -> None:
+        while len(self._writing) >= _SHARDS_WAITING:  # The disk is slower than the network.
+            self._collect()
         if self._fresh[place]:
             self._writing.append((place, writer.submit(self.stores[place].add, self._fresh[place])))
             self._fresh[place] = {}
