@@ -78,8 +78,8 @@ class KerasEngine:
 class OpenVinoEngine:
     """OpenVINO on the CPU, in float32: one stream for each core, and an image or a few at a time in each.
 
-    On two cores that was 1.3 (ConvNeXtTiny) to 2.5 times (EfficientNetB0) as fast as one stream over both with a batch of
-    16: nothing waits for the other core, and what a small batch needs stays in the core's own cache.
+    On two cores that was 1.3 (ConvNeXtTiny) to 2.5 times (EfficientNetB0) as fast as one stream over both with a batch
+    of 16: nothing waits for the other core, and what a small batch needs stays in the core's own cache.
     """
 
     def __init__(self, model: keras.Model, identity: str = "") -> None:
