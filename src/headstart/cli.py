@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,6 +164,9 @@ app.command()(models)
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a problem with what was given, 2 usage, 130 interrupted."""
     terminal.prepare()
+    atexit.register(
+        gc.freeze
+    )  # Else Python, on leaving, looks through all of TensorFlow for garbage: most of a second.
     sys.exit(run(sys.argv[1:]))
 
 

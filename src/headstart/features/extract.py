@@ -2,8 +2,7 @@
 
 Decoding (threads), the network (the engine's own threads) and writing (one thread) go on beside each other. Nothing
 holds more than a few images and a few shards at a time, however slow the disk is, so memory does not grow with the
-number of images; the features
-themselves are read from the store when somebody asks for their values.
+number of images; the features themselves are read from the store when somebody asks for their values.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from headstart.features.pooling import POOLED, feature_model
 from headstart.features.store import FeatureKey, FeatureStore, Found, Row
 from headstart.networks.backbone import Backbone
 from headstart.networks.engine import Engine, engine_name, make_engine
+from headstart.networks.planned import PlannedBackbone
 from headstart.pictures.decode import DECODER_VERSION
 from headstart.pictures.folder import ImageFile, Skipped
 from headstart.pictures.views import check_views
@@ -75,17 +75,17 @@ class Features:
 class FeatureExtractor:
     """Computes and keeps the features of one frozen backbone at one image size."""
 
-    def __init__(self, backbone: Backbone, *outputs: str) -> None:
-        """Take a backbone and which outputs of it; the engine is made when the first image needs it.
+    def __init__(self, backbone: Backbone | PlannedBackbone, *outputs: str) -> None:
+        """Take a backbone and which outputs of it; both it and the engine are made when the first image needs them.
 
         Args:
-            backbone: a frozen network.
+            backbone: a frozen network, or the plan of one.
             outputs: see `features.pooling.feature_model`. The activations of a stage are kept in half precision.
         """
         self._backbone = backbone
         self.outputs = outputs or (POOLED,)
         self._engine: Engine | None = None
-        self.image_size: int = backbone.model.inputs[0].shape[1]
+        self.image_size = backbone.image_size
 
     def extract(
         self,
@@ -112,7 +112,7 @@ class FeatureExtractor:
         """What runs the network, made when it is first needed."""
         if self._engine is None:
             key = self.key(" and ".join(self.outputs), "")
-            self._engine = make_engine(feature_model(self._backbone, *self.outputs), key.digest())
+            self._engine = make_engine(feature_model(self._backbone.build(), *self.outputs), key.digest())
         return self._engine
 
     def key(self, output: str, view: str) -> FeatureKey:

@@ -15,8 +15,9 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+
+from headstart.learning.lbfgs import minimize
 
 Matrix = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
@@ -32,8 +33,8 @@ _MAX_VIEW_ROWS = 1500
 _LEAST_GAIN = 1e-3
 _SMALLEST_STD = 1e-6
 _RANK_TOLERANCE = 1e-6
-_TOLERANCE = 2e-5
-_SCREEN_TOLERANCE = 3e-4  # Enough to rank strengths by their log loss to three digits.
+_TOLERANCE = 2e-5  # Of the mean slope; looser, steps that were left out would act as a penalty of their own.
+_LEAST_STEP = 1e-9  # Of the mean loss.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +105,16 @@ class _Basis:
     """Features, standardised and on their principal axes.
 
     Attributes:
-        rows: (n, r) float32 coordinates.
-        spread: (r,) the length of each column of ``rows``.
-        unfold_matrix: (d, r): rows = (features - mean) @ unfold_matrix.
+        axes: of the standardised features, with the directions shrunk in which views differ.
+        views: those directions.
         mean: (d,) of the features.
+        scale: (d,) by which each is multiplied.
     """
 
-    rows: Matrix
-    spread: Matrix
-    unfold_matrix: Matrix
+    axes: _Axes
+    views: _ViewDirections
     mean: Matrix
+    scale: Matrix
 
     @staticmethod
     def of(features: Matrix) -> _Basis:
@@ -122,13 +123,18 @@ class _Basis:
         scale = 1 / (np.sqrt(features.var(axis=(0, 1))) + _SMALLEST_STD)
         centred = (averaged - mean) * scale
         views = _ViewDirections.of(features, averaged, scale)
-        rows, axes, spread = _principal_axes(views.shrink(centred))
-        return _Basis(rows, spread, scale[:, None] * views.shrink(axes.T).T, mean)
+        return _Basis(_Axes.of(views.shrink(centred)), views, mean, scale)
+
+    @property
+    def rows(self) -> Matrix:
+        """(n, r) float32 coordinates."""
+        return self.axes.rows
 
     def unfold(self, solution: Matrix) -> tuple[Matrix, Matrix]:
-        """Weights on the axes (r + 1, k), the last row the bias, to a kernel (d, k) and bias (k,) on raw features."""
-        kernel = self.unfold_matrix @ solution[:-1].astype(np.float32)
-        return kernel, solution[-1] - self.mean @ kernel
+        """Weights on the axes (k, r + 1), the last the bias, to a kernel (d, k) and bias (k,) on raw features."""
+        standard = self.axes.out_of(np.ascontiguousarray(solution[:, :-1].T, np.float32))
+        kernel = self.scale[:, None] * self.views.shrink(standard.T).T
+        return kernel, solution[:, -1] - self.mean @ kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,24 +152,49 @@ class _ViewDirections:
         # Evenly taken images are enough to know the directions; all of them would cost as much as the rest.
         taken = np.linspace(0, num_images - 1, min(num_images, _MAX_VIEW_ROWS // num_views)).astype(int)
         differences = ((features[taken] - averaged[taken, None]) * scale).reshape(-1, width)
-        rows, axes, spread = _principal_axes(differences)
-        variance = spread**2 / len(rows)
-        return _ViewDirections(axes, 1 - 1 / np.sqrt(1 + _VIEW_PENALTY * variance))
+        axes = _Axes.of(differences)
+        variance = axes.spread**2 / len(differences)
+        directions = axes.out_of(np.eye(len(axes.spread), dtype=np.float32))
+        return _ViewDirections(directions, 1 - 1 / np.sqrt(1 + _VIEW_PENALTY * variance))
 
     def shrink(self, rows: Matrix) -> Matrix:
         """Rows (n, d) times (I + penalty * covariance) ** -1/2."""
+        if not len(self.factors):
+            return rows
         return rows - (rows @ self.directions * self.factors) @ self.directions.T
 
 
-def _principal_axes(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """The rows of (n, d) on their axes (n, r), the axes (d, r), and the spread along each (r,)."""
-    tall = matrix.shape[0] > matrix.shape[1]
-    squares, vectors = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)
-    kept = squares > max(float(squares[-1]), 1e-12) * _RANK_TOLERANCE
-    spread, vectors = np.sqrt(squares[kept]), vectors[:, kept]
-    if tall:
-        return matrix @ vectors, vectors, spread
-    return vectors * spread, (matrix.T @ vectors) / spread, spread
+@dataclasses.dataclass(frozen=True)
+class _Axes:
+    """The principal axes of a matrix (n, d), known without being written out where d is much larger than n.
+
+    Attributes:
+        rows: (n, r) the matrix on its axes.
+        spread: (r,) the length of each column of ``rows``.
+        matrix: (n, d) itself.
+        vectors: the axes (d, r); or, where there are fewer rows than columns, what makes them of the rows: (n, r).
+    """
+
+    rows: Matrix
+    spread: Matrix
+    matrix: Matrix
+    vectors: Matrix
+
+    @staticmethod
+    def of(matrix: Matrix) -> _Axes:
+        tall = matrix.shape[0] > matrix.shape[1]
+        squares, vectors = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)
+        kept = squares > max(float(squares[-1]), 1e-12) * _RANK_TOLERANCE
+        spread, vectors = np.sqrt(squares[kept]), np.ascontiguousarray(vectors[:, kept])
+        if tall:
+            return _Axes(matrix @ vectors, spread, matrix, vectors)
+        return _Axes(vectors * spread, spread, matrix, vectors / spread)
+
+    def out_of(self, coordinates: Matrix) -> Matrix:
+        """Coordinates on the axes (r, m) to (d, m)."""
+        tall = self.matrix.shape[0] > self.matrix.shape[1]
+        inner = self.vectors @ coordinates
+        return inner if tall else self.matrix.T @ inner
 
 
 def _cross_validate(
@@ -176,17 +207,20 @@ def _cross_validate(
     solution, worse = None, 0
     for strength in STRENGTHS:
         # Where the loss is small its slope is small everywhere: the tolerance has to shrink with it.
-        tolerance = _SCREEN_TOLERANCE * min(1.0, best[0] / np.log(targets.shape[1]))
+        tolerance = _TOLERANCE * min(1.0, best[0] / np.log(targets.shape[1]))
         solution = _solve(basis, targets, trained_on, strength, solution, tolerance)
-        # Sizes in full: where no feature varies there is no axis, and NumPy cannot infer a side from nothing.
-        logits = basis.rows @ solution[:-1].reshape(len(solution) - 1, solution[0].size).astype(np.float32)
-        scores = logits.reshape(len(labels), *solution.shape[1:])[every, folds] + solution[-1, folds]
-        losses = -log_softmax(scores.astype(np.float64), axis=1)[every, labels]
+        logits = _products(solution[..., :-1], basis.rows) + solution[..., -1:]
+        losses = -log_softmax(logits, axis=0)[labels, folds, every]
         # A weaker penalty has to earn its place: far along the path the log loss is flat.
         better = losses.mean() < best[0] * (1 - _LEAST_GAIN)
         worse = 0 if better else worse + 1
         if better:
-            best = (float(losses.mean()), strength, losses, float((scores.argmax(axis=1) == labels).mean()))
+            best = (
+                float(losses.mean()),
+                strength,
+                losses,
+                float((logits.argmax(axis=0)[folds, every] == labels).mean()),
+            )
         if worse == _PATIENCE:
             break
     return best[1], best[2], best[3]
@@ -206,38 +240,49 @@ def _solve(
         tolerance: of the gradient, in the scaled space.
 
     Returns:
-        (r + 1, folds, k), the last row the bias, which is not penalised.
+        (k, folds, r + 1), the last of each row the bias, which is not penalised.
     """
     num_images, num_classes = targets.shape
     penalty = 1 / strength
     # The curvature along each axis, if every probability were 1 / k: scaled by it, all axes are alike.
     evenness = (num_classes - 1) / num_classes**2
-    curvature = np.append(basis.spread.astype(np.float64) ** 2 * evenness + penalty, num_images * evenness)
-    scale = np.sqrt(curvature)[:, None, None]
+    curvature = np.append(basis.axes.spread.astype(np.float64) ** 2 * evenness + penalty, num_images * evenness)
+    scale = np.sqrt(curvature)
     problem = _ScaledProblem(
-        rows=(basis.rows / scale[:-1, 0, 0]).astype(np.float32),
+        rows=(basis.rows / scale[:-1]).astype(np.float32),
         decay=penalty / scale[:-1] ** 2,
-        bias_scale=float(scale[-1, 0, 0]),
-        targets=targets,
-        weight=trained_on.astype(np.float32)[:, :, None],
+        bias_scale=float(scale[-1]),
+        targets=np.ascontiguousarray(targets.T)[:, None],
+        weight=np.ascontiguousarray(trained_on.T, np.float32),
     )
-    shape = (len(scale), trained_on.shape[1], num_classes)
+    shape = (num_classes, trained_on.shape[1], len(scale))
     first = np.zeros(shape) if start is None else start * scale
-    options = {"maxiter": 300, "gtol": tolerance / num_classes, "ftol": 1e-9, "maxcor": 10}
-    found = minimize(problem.loss_and_slope, first.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return np.asarray(found.x.reshape(shape) / scale)
+    tolerance *= num_images / num_classes
+    found = minimize(problem.loss_and_slope, first.ravel(), tolerance=tolerance, least_gain=_LEAST_STEP * num_images)
+    solution: Matrix = found.reshape(shape) / scale
+    return solution
+
+
+def _products(weights: Matrix, rows: Matrix) -> Matrix:
+    """(k, folds, r) weights and (n, r) rows to (k, folds, n) logits."""
+    # Sizes in full: where no feature varies there is no axis, and NumPy cannot infer a side from nothing.
+    num_classes, num_folds, rank = weights.shape
+    flat = weights.reshape(num_classes * num_folds, rank).astype(np.float32) @ rows.T
+    return flat.reshape(num_classes, num_folds, len(rows))
 
 
 @dataclasses.dataclass(frozen=True)
 class _ScaledProblem:
     """Penalised cross-entropy of several folds; they share each product with the rows, where the time goes.
 
+    Classes come first and images last: sums over a few classes are then sums of long rows.
+
     Attributes:
         rows: (n, r) float32, scaled.
-        decay: (r, 1, 1): the penalty of each axis after scaling.
+        decay: (r,): the penalty of each axis after scaling.
         bias_scale: the bias is kept multiplied by this.
-        targets: (n, k) one-hot.
-        weight: (n, folds, 1): 1 where a fold trains on an image, else 0.
+        targets: (k, 1, n) one-hot.
+        weight: (folds, n): 1 where a fold trains on an image, else 0.
     """
 
     rows: Matrix
@@ -247,18 +292,23 @@ class _ScaledProblem:
     weight: Matrix
 
     def loss_and_slope(self, flat: Matrix) -> tuple[float, Matrix]:
-        """The mean loss and its slope at scaled weights (r + 1, folds, k), flattened."""
+        """The loss and its slope at scaled weights (k, folds, r + 1), flattened."""
         num_images, rank = self.rows.shape
-        by_fold = (num_images, self.weight.shape[1], self.targets.shape[1])
-        weights = flat.reshape(rank + 1, *by_fold[1:])
-        inner, bias = weights[:-1], weights[-1] / self.bias_scale
-        width = by_fold[1] * by_fold[2]
-        logits = (self.rows @ inner.reshape(rank, width).astype(np.float32)).reshape(by_fold)
-        scores = log_softmax(logits + bias.astype(np.float32), axis=2)
-        targets = self.targets[:, None]
-        error = (np.exp(scores) - targets) * self.weight
-        loss = -float((scores * targets * self.weight).sum(dtype=np.float64))
+        by_fold = (len(self.targets), len(self.weight))
+        weights = flat.reshape(*by_fold, rank + 1)
+        inner, bias = weights[..., :-1], weights[..., -1:] / self.bias_scale
+        logits = _products(inner, self.rows) + bias.astype(np.float32)
+        logits -= logits.max(axis=0)
+        error = np.exp(logits)
+        total = error.sum(axis=0)
+        misfit = (np.log(total) - (logits * self.targets).sum(axis=0)) * self.weight
+        error /= total
+        error -= self.targets
+        error *= self.weight
         slope = np.empty_like(weights)
-        slope[:-1] = (self.rows.T @ error.reshape(num_images, width)).reshape(inner.shape) + self.decay * inner
-        slope[-1] = error.sum(axis=0) / self.bias_scale
-        return (loss + 0.5 * float((self.decay * inner**2).sum())) / num_images, slope.ravel() / num_images
+        decayed = self.decay * inner
+        products = error.reshape(by_fold[0] * by_fold[1], num_images) @ self.rows
+        slope[..., :-1] = products.reshape(inner.shape) + decayed
+        slope[..., -1] = error.sum(axis=-1) / self.bias_scale
+        loss = float(misfit.sum(dtype=np.float64)) + 0.5 * float((decayed * inner).sum())
+        return loss, slope.ravel()

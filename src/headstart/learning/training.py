@@ -23,9 +23,10 @@ from headstart.learning.heads import (
     grow_linear_head,
 )
 from headstart.learning.logistic import fit_linear_head
-from headstart.networks.backbone import AS_IS, FLIPS, Backbone, build_backbone
+from headstart.networks.backbone import AS_IS, FLIPS
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
+from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights, find_weights
 from headstart.pictures.decode import decode, read
@@ -154,25 +155,24 @@ class _Eyes:
     ) -> None:
         self.spec, self.weights, self.clock, self.progress = spec, weights, clock, progress
         self._output, self._seed = output, seed
-        self._bodies: dict[Candidate, Backbone] = {}
+        self._plans: dict[int, PlannedBackbone] = {}
         self._computed: set[str] = set()
         self._seconds, self._num_passes = 0.0, 0
         self._extractors: dict[int, FeatureExtractor] = {}
 
     @property
     def fingerprint(self) -> str:
-        return next(iter(self._bodies.values())).fingerprint
+        return next(iter(self._plans.values())).fingerprint
 
-    def body(self, size: int, views: tuple[str, ...] = AS_IS) -> Backbone:
-        key = Candidate(size, views)
-        if key not in self._bodies:
-            self._bodies[key] = build_backbone(self.spec, self.weights, size, views=views, seed=self._seed)
-        return self._bodies[key]
+    def plan(self, size: int) -> PlannedBackbone:
+        if size not in self._plans:
+            self._plans[size] = PlannedBackbone(self.spec, self.weights, size, seed=self._seed)
+        return self._plans[size]
 
     def look(self, images: Sequence[ImageFile], candidate: Candidate, step: str = "Computing features") -> Features:
         size = candidate.image_size
         if size not in self._extractors:
-            self._extractors[size] = FeatureExtractor(self.body(size), self._output)
+            self._extractors[size] = FeatureExtractor(self.plan(size), self._output)
         with self.clock.measures("features"):
             features = self._extractors[size].extract(images, candidate.views, step=step, progress=self.progress)
         self._computed |= features.computed
@@ -271,7 +271,7 @@ def _fit_flatten(job: _Job, eyes: _Eyes, values: npt.NDArray[np.float32]) -> _Fi
     head = fit_flatten_head(train, val, job.num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=eyes.progress)
     best = min(head.history, key=lambda row: row["val_loss"])
     note = f"Trained for {len(head.history)} epochs; the weights are those of epoch {best['epoch']}."
-    model = grow_flatten_head(eyes.body(job.candidate.image_size), head)
+    model = grow_flatten_head(eyes.plan(job.candidate.image_size).build(), head)
     return _Fitted(model, head.probabilities(values[job.is_in("test")]), head.history, note)
 
 
@@ -280,7 +280,7 @@ def _fit_linear(job: _Job, eyes: _Eyes, values: npt.NDArray[np.float32]) -> _Fit
     learns = job.is_in("train", "val")
     units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
     head = fit_linear_head(values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed)
-    model = grow_linear_head(eyes.body(job.candidate.image_size, job.candidate.views), head)
+    model = grow_linear_head(eyes.plan(job.candidate.image_size).build(job.candidate.views), head)
     chosen = "was chosen by cross-validation" if len(head.log_losses) else "is the default: too few images to choose"
     note = f"Logistic regression on {values.shape[-1]:,} features; its strength {head.strength:.3g} {chosen}."
     return _Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)

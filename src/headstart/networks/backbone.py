@@ -52,6 +52,15 @@ class Backbone:
     fingerprint: str
     views: tuple[str, ...] = AS_IS
 
+    @property
+    def image_size(self) -> int:
+        """The side of its images in pixels."""
+        return int(self.model.inputs[0].shape[1])
+
+    def build(self) -> Backbone:
+        """Itself: it is built. See `networks.planned` for one that may not be."""
+        return self
+
 
 def build_backbone(
     spec: BackboneSpec,
