@@ -184,7 +184,7 @@ def test_openvino_computes_what_keras_computes(backbone, backbone_of, name):
     body = backbone if name == "Tiny" else backbone_of(name)
     model = feature_model(body)
     pixels = drawn_pixels(32, 5)
-    engine = make_engine(model)
+    engine = make_engine(lambda: model)
     assert engine.name == engine_name()
     assert engine.name.startswith("openvino ")
     ours, theirs = engine.run(pixels), KerasEngine(model).run(pixels)
@@ -250,7 +250,7 @@ def test_crops_are_settled_by_their_name_and_the_picture(backbone, images):
         wide, high = picture.size
         box = (left * wide, top * high, right * wide, bottom * high)
         part = np.asarray(picture.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC, box=box))
-    expected = make_engine(feature_model(backbone)).run(part[None])[0]
+    expected = make_engine(lambda: feature_model(backbone)).run(part[None])[0]
     assert found[0, 1].tobytes() == expected.tobytes()
     with pytest.raises(DataError, match="There is no view 'sideways'"):
         FeatureExtractor(backbone).extract(images, ("sideways",))
@@ -282,13 +282,15 @@ def test_an_image_gives_the_same_bits_in_any_company(backbone, backbone_of, name
     chosen = backbone if name == "Tiny" else backbone_of(name)
     size = chosen.model.inputs[0].shape[1]
     pixels = drawn_pixels(size, 9)
-    together = [rows[0] for _, rows in make_engine(feature_model(chosen)).stream((None, each) for each in pixels)]
-    alone = [make_engine(feature_model(chosen)).run(each[None])[0] for each in pixels[:3]]
+    together = [
+        rows[0] for _, rows in make_engine(lambda: feature_model(chosen)).stream((None, each) for each in pixels)
+    ]
+    alone = [make_engine(lambda: feature_model(chosen)).run(each[None])[0] for each in pixels[:3]]
     assert np.stack(together[:3]).tobytes() == np.stack(alone).tobytes()
 
 
 def test_a_stream_that_is_left_early_can_be_followed_by_another(backbone):
-    engine = make_engine(feature_model(backbone))
+    engine = make_engine(lambda: feature_model(backbone))
     pixels = drawn_pixels(32, 12)
     next(engine.stream((None, each) for each in pixels))
     tags, rows = zip(*engine.stream(enumerate(pixels)), strict=True)

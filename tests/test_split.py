@@ -283,10 +283,11 @@ def test_a_manifest_is_told_to_lose_rows(tmp_path):
 @settings(max_examples=100, deadline=None, database=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(1, 250), st.integers(0, 9))
 def test_subset(labels, count, seed):
-    chosen = stratified_subset(labels, count, seed)
+    hashes = [f"{number:064x}" for number in range(len(labels))]
+    chosen = stratified_subset(labels, hashes, count, seed)
     assert len(chosen) == min(count, len(labels)) == len(set(chosen.tolist()))
     assert np.array_equal(chosen, np.sort(chosen))
-    assert np.array_equal(chosen, stratified_subset(np.array(labels), count, seed))
+    assert np.array_equal(chosen, stratified_subset(np.array(labels), hashes, count, seed))
     if count >= len(set(labels)):
         assert {labels[index] for index in chosen} == set(labels)
 
@@ -294,8 +295,20 @@ def test_subset(labels, count, seed):
 def test_subset_is_in_proportion():
     labels = np.repeat(["a", "b", "c"], [600, 300, 100])
     random.Random(0).shuffle(labels)
-    chosen = stratified_subset(labels, 100, seed=1)
+    hashes = [f"{number:064x}" for number in range(1000)]
+    chosen = stratified_subset(labels, hashes, 100, seed=1)
     assert Counter(labels[chosen].tolist()) == {"a": 60, "b": 30, "c": 10}
-    assert not np.array_equal(chosen, stratified_subset(labels, 100, seed=2))
+    assert not np.array_equal(chosen, stratified_subset(labels, hashes, 100, seed=2))
     with pytest.raises(ValueError, match="count must be at least 1"):
-        stratified_subset(labels, 0, seed=1)
+        stratified_subset(labels, hashes, 0, seed=1)
+
+
+def test_subset_changes_little_when_images_are_added_and_not_at_all_when_they_are_moved():
+    labels = np.repeat(["a", "b", "c"], [600, 300, 100])
+    hashes = np.array([f"{number:064x}" for number in range(1000)])
+    before = set(hashes[stratified_subset(labels, hashes, 320, seed=1)])
+    order = np.random.default_rng(0).permutation(1000)
+    assert set(hashes[order][stratified_subset(labels[order], hashes[order], 320, seed=1)]) == before
+    more = np.append(hashes, [f"{number:064x}" for number in range(1000, 1010)])
+    after = set(more[stratified_subset(np.append(labels, ["a"] * 10), more, 320, seed=1)])
+    assert len(after - before) <= 8

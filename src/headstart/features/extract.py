@@ -112,7 +112,7 @@ class FeatureExtractor:
         """What runs the network, made when it is first needed."""
         if self._engine is None:
             key = self.key(" and ".join(self.outputs), "")
-            self._engine = make_engine(feature_model(self._backbone.build(), *self.outputs), key.digest())
+            self._engine = make_engine(lambda: feature_model(self._backbone.build(), *self.outputs), key.digest())
         return self._engine
 
     def key(self, output: str, view: str) -> FeatureKey:

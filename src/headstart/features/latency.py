@@ -76,7 +76,7 @@ def _measure(spec: BackboneSpec, tell: Callable[[float], None]) -> float:
 
 def _engine(spec: BackboneSpec) -> Engine:
     """The engine that would compute its features. The Keras model is let go, unless the engine keeps it."""
-    return make_engine(feature_model(build_backbone(spec, find_weights(spec, "none"), spec.image_size)))
+    return make_engine(lambda: feature_model(build_backbone(spec, find_weights(spec, "none"), spec.image_size)))
 
 
 def _work(spec: BackboneSpec) -> float:

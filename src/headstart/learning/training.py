@@ -200,7 +200,8 @@ def _choose(folder: ImageFolder, splits: Sequence[str], eyes: _Eyes, recipe: Rec
         return Choice(Candidate(sizes[0], FLIPS if views == "flips" else AS_IS), "")
     pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
     labels = np.array([folder.class_names.index(image.label) for image in pool])
-    taken = [pool[index] for index in stratified_subset(labels, min(NUM_SCREENED, len(pool)), recipe.seed)]
+    hashes = [image.sha256 for image in pool]
+    taken = [pool[index] for index in stratified_subset(labels, hashes, NUM_SCREENED, recipe.seed)]
     step = "Trying sizes and views"
     failed = {each.name for each in eyes.look(taken, Candidate(sizes[0], AS_IS), step).failures}
     taken = [image for image in taken if image.name not in failed]

@@ -17,7 +17,7 @@ import statistics
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,11 +46,11 @@ class Setting(NamedTuple):
     threads: int
 
 
-def compile_for_here(model: keras.Model, identity: str) -> tuple[int, Any]:
+def compile_for_here(build: Callable[[], keras.Model], identity: str) -> tuple[int, Any]:
     """A model of one input (n, h, w, 3) as ``openvino.CompiledModel``, and how many images it takes at a time.
 
     Args:
-        model: the network.
+        build: makes the network, where it is not kept yet.
         identity: what tells it from every other; "" means that nothing is kept and nothing measured.
     """
     import openvino
@@ -61,6 +61,7 @@ def compile_for_here(model: keras.Model, identity: str) -> tuple[int, Any]:
     setting = _remembered(machine) if identity else default_setting()
     if setting and (kept := _read(core, _path(identity, machine, setting), setting)):
         return setting.batch_size, kept
+    model = build()
     with warnings.catch_warnings(), _ctrl_c_heard():
         # The converter calls the model with a list of inputs, of which Keras warns.
         warnings.simplefilter("ignore", UserWarning)

@@ -10,7 +10,7 @@ import collections
 import importlib.metadata
 import importlib.util
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -82,15 +82,15 @@ class OpenVinoEngine:
     of 16: nothing waits for the other core, and what a small batch needs stays in the core's own cache.
     """
 
-    def __init__(self, model: keras.Model, identity: str = "") -> None:
+    def __init__(self, build: Callable[[], keras.Model], identity: str = "") -> None:
         """Convert and compile a model of one input.
 
         Args:
-            model: the network.
+            build: makes the network, where a compiled one is not kept already.
             identity: what tells it from every other, so that the compiled one can be kept on disk; "" keeps nothing.
         """
         self.name = openvino_engine_name()
-        self._batch_size, self._compiled = compile_for_here(model, identity)
+        self._batch_size, self._compiled = compile_for_here(build, identity)
         self._requests = [
             self._compiled.create_infer_request()
             for _ in range(_WAITING_PER_STREAM * int(self._compiled.get_property("NUM_STREAMS")))
@@ -144,9 +144,9 @@ def openvino_engine_name() -> str:
     return f"openvino {importlib.metadata.version('openvino')} fp32"
 
 
-def make_engine(model: keras.Model, identity: str = "") -> Engine:
-    """The fastest engine here for a frozen model; see `OpenVinoEngine` for the identity."""
-    return OpenVinoEngine(model, identity) if _use_openvino() else KerasEngine(model)
+def make_engine(build: Callable[[], keras.Model], identity: str = "") -> Engine:
+    """The fastest engine here for a frozen model; see `OpenVinoEngine` for the arguments."""
+    return OpenVinoEngine(build, identity) if _use_openvino() else KerasEngine(build())
 
 
 def _use_openvino() -> bool:

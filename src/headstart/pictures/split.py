@@ -106,11 +106,14 @@ def unit_numbers(images: Sequence[ImageFile]) -> npt.NDArray[np.int64]:
     return numbers
 
 
-def stratified_subset(labels: npt.ArrayLike, count: int, seed: int) -> npt.NDArray[np.int64]:
+def stratified_subset(labels: npt.ArrayLike, hashes: Sequence[str], count: int, seed: int) -> npt.NDArray[np.int64]:
     """Choose images for a quick look: each class in proportion, and at least one of each where the count allows.
+
+    Like the split, it goes by what the images are: added images change it little, and renamed ones not at all.
 
     Args:
         labels: the class of each image, as numbers or names, shape (n,).
+        hashes: the content hash of each.
         count: how many to choose; all of them if there are no more.
         seed: another seed, another choice.
 
@@ -129,8 +132,9 @@ def stratified_subset(labels: npt.ArrayLike, count: int, seed: int) -> npt.NDArr
         take[np.argmax(shares - take)] += 1
     while take.sum() > count:
         take[np.argmax(np.where(take > least, take - shares, -np.inf))] -= 1
-    random = np.random.default_rng(seed)
-    chosen = [random.permutation(np.flatnonzero(numbers == each))[: take[each]] for each in range(len(sizes))]
+    drawn = np.array([hashlib.sha256(f"{seed}:subset:{each}".encode()).hexdigest() for each in hashes])
+    order = np.argsort(drawn, kind="stable")
+    chosen = [order[numbers[order] == each][: take[each]] for each in range(len(sizes))]
     return np.sort(np.concatenate(chosen))
 
 
