@@ -17,13 +17,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import DataError
+from headstart.errors import DataError, UnknownNameError
 from headstart.features.decoding import Decoded, decode_ahead
 from headstart.features.pooling import POOLED, feature_model
 from headstart.features.store import FeatureKey, FeatureStore, Found, Row
 from headstart.networks.backbone import Backbone
 from headstart.networks.engine import Engine, engine_name, make_engine
 from headstart.networks.planned import PlannedBackbone
+from headstart.networks.precision import PRECISIONS, Precision
 from headstart.pictures.decode import DECODER_VERSION
 from headstart.pictures.folder import ImageFile, Skipped
 from headstart.pictures.views import check_views
@@ -75,16 +76,28 @@ class Features:
 class FeatureExtractor:
     """Computes and keeps the features of one frozen backbone at one image size."""
 
-    def __init__(self, backbone: Backbone | PlannedBackbone, *outputs: str) -> None:
+    def __init__(
+        self,
+        backbone: Backbone | PlannedBackbone,
+        *outputs: str,
+        precision: str = "fp32",
+        calibration: Sequence[ImageFile] = (),
+    ) -> None:
         """Take a backbone and which outputs of it; both it and the engine are made when the first image needs them.
 
         Args:
             backbone: a frozen network, or the plan of one.
             outputs: see `features.pooling.feature_model`. The activations of a stage are kept in half precision.
+            precision: what the network computes in; see `networks.precision`.
+            calibration: for "int8", some hundred images of the task.
+
+        Raises:
+            UnknownNameError: there is no such precision.
         """
         self._backbone = backbone
         self.outputs = outputs or (POOLED,)
         self._engine: Engine | None = None
+        self._precision = self._make_precision(precision, calibration)
         self.image_size = backbone.image_size
 
     def extract(
@@ -112,7 +125,9 @@ class FeatureExtractor:
         """What runs the network, made when it is first needed."""
         if self._engine is None:
             key = self.key(" and ".join(self.outputs), "")
-            self._engine = make_engine(lambda: feature_model(self._backbone.build(), *self.outputs), key.digest())
+            self._engine = make_engine(
+                lambda: feature_model(self._backbone.build(), *self.outputs), key.digest(), self._precision
+            )
         return self._engine
 
     def key(self, output: str, view: str) -> FeatureKey:
@@ -125,9 +140,24 @@ class FeatureExtractor:
             image_size=self.image_size,
             pooling=output,
             decoder=DECODER_VERSION,
-            engine=engine_name(),
+            engine=engine_name(self._precision),
             view=view,
         )
+
+    def _make_precision(self, name: str, calibration: Sequence[ImageFile]) -> Precision:
+        if name not in PRECISIONS:
+            raise UnknownNameError("precision", name, PRECISIONS)
+        if name != "int8":
+            return Precision(name)
+        size = self._backbone.image_size
+        chosen = sorted(calibration, key=lambda image: image.sha256)
+
+        def samples() -> list[Pixels]:
+            failed: dict[str, str] = {}
+            wanted = ((image, ("as_is",)) for image in chosen)
+            return [decoded.pixels[size, "as_is"] for decoded in decode_ahead(wanted, (size,), failed)]
+
+        return Precision(name, tuple(image.sha256 for image in chosen), samples)
 
     def is_stage(self, output: str) -> bool:
         """Whether an output is the activations at a stage's cut."""

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import json
-import logging
 import os
 import signal
 import statistics
@@ -24,8 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headstart.cache import cache_folder, write_atomically
+from headstart.errors import DataError
 from headstart.machine import num_cores
 from headstart.networks.backend import keras
+from headstart.networks.intel import import_openvino, quantise
+from headstart.networks.precision import FP32, Precision
 
 _ROUNDS = 3
 _SECONDS_PER_ROUND = 0.15
@@ -46,30 +48,44 @@ class Setting(NamedTuple):
     threads: int
 
 
-def compile_for_here(build: Callable[[], keras.Model], identity: str) -> tuple[int, Any]:
+def compile_for_here(build: Callable[[], keras.Model], identity: str, precision: Precision = FP32) -> tuple[int, Any]:
     """A model of one input (n, h, w, 3) as ``openvino.CompiledModel``, and how many images it takes at a time.
 
     Args:
         build: makes the network, where it is not kept yet.
-        identity: what tells it from every other; "" means that nothing is kept and nothing measured.
-    """
-    import openvino
+        identity: what tells it from every other, its precision included; "" means that nothing is kept or measured.
+        precision: what it computes in.
 
-    logging.getLogger("openvino").setLevel(logging.ERROR)
+    Raises:
+        DataError: the processor has no bfloat16, or there are no samples to quantise with.
+        MissingExtraError: NNCF is not installed, which quantises.
+    """
+    openvino = import_openvino()
     core = openvino.Core()
+    _check_precision(core, precision)
     machine = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}, {num_cores()} cores, openvino {openvino.get_version()}"
+    machine += "" if precision.name == "fp32" else f", {precision.name}"
     setting = _remembered(machine) if identity else default_setting()
-    if setting and (kept := _read(core, _path(identity, machine, setting), setting)):
+    if setting and (kept := _read(core, _path(identity, machine, setting), _hints(setting, precision))):
         return setting.batch_size, kept
     model = build()
     with warnings.catch_warnings(), _ctrl_c_heard():
         # The converter calls the model with a list of inputs, of which Keras warns.
         warnings.simplefilter("ignore", UserWarning)
         converted = openvino.convert_model(model)
+    if precision.name == "int8":
+        converted = quantise(converted, precision.samples())
+    shape = model.inputs[0].shape[1:]
+
+    def compiled_as(setting: Setting) -> Any:
+        network = converted.clone()
+        network.reshape([setting.batch_size, *shape])
+        return core.compile_model(network, "CPU", _hints(setting, precision))
+
     if setting is None:
-        setting = _fastest(core, converted, model.inputs[0].shape[1:])
+        setting = _fastest(compiled_as, shape)
         _remember(machine, setting)
-    compiled = _compile(core, converted, model.inputs[0].shape[1:], setting)
+    compiled = compiled_as(setting)
     if identity:
         _keep(compiled, _path(identity, machine, setting))
     return setting.batch_size, compiled
@@ -112,16 +128,23 @@ def _candidates() -> tuple[Setting, ...]:
     return tuple(dict.fromkeys((default_setting(), Setting(4, cores, cores), Setting(16, 1, cores))))
 
 
-def _compile(core: Any, converted: Any, shape: tuple[int, ...], setting: Setting) -> Any:
-    converted = converted.clone()
-    converted.reshape([setting.batch_size, *shape])
-    return core.compile_model(converted, "CPU", _hints(setting))
+def has_bfloat16(core: Any) -> bool:
+    """Whether the processor computes in bfloat16 by itself."""
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _hints(setting: Setting) -> dict[str, Any]:
+def _check_precision(core: Any, precision: Precision) -> None:
+    if precision.name == "bf16" and not has_bfloat16(core):
+        name = core.get_property("CPU", "FULL_DEVICE_NAME")
+        raise DataError(f"This processor ({name}) has no bfloat16, so it would only be slower. Use fp32 or int8.")
+    if precision.name == "int8" and not precision.calibrated_on:
+        raise DataError("8 bits need images to take their ranges from; there are none.")
+
+
+def _hints(setting: Setting, precision: Precision) -> dict[str, Any]:
     # float32 must be said, since a CPU with bfloat16 would choose that.
     return {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision.name == "bf16" else "f32",
         "NUM_STREAMS": setting.streams,
         "INFERENCE_NUM_THREADS": setting.threads,
     }
@@ -130,9 +153,9 @@ def _hints(setting: Setting) -> dict[str, Any]:
 # --- what is fastest here ---------------------------------------------------------------------------------------------
 
 
-def _fastest(core: Any, converted: Any, shape: tuple[int, ...]) -> Setting:
+def _fastest(compiled_as: Callable[[Setting], Any], shape: tuple[int, ...]) -> Setting:
     """The default, unless another setting is clearly faster."""
-    compiled = {setting: _compile(core, converted, shape, setting) for setting in _candidates()}
+    compiled = {setting: compiled_as(setting) for setting in _candidates()}
     rates: dict[Setting, list[float]] = {setting: [] for setting in compiled}
     for number in range(_ROUNDS + 1):
         for setting, network in compiled.items():
@@ -200,7 +223,7 @@ def _keep(compiled: Any, path: Path) -> None:
             file.write(data)
 
 
-def _read(core: Any, path: Path, setting: Setting) -> Any:
+def _read(core: Any, path: Path, hints: dict[str, Any]) -> Any:
     try:
         data = path.read_bytes()
     except OSError:
@@ -210,6 +233,6 @@ def _read(core: Any, path: Path, setting: Setting) -> Any:
     if hashlib.sha256(data[32:]).digest() != data[:32]:
         return None
     try:
-        return core.import_model(io.BytesIO(data[32:]), "CPU", _hints(setting))
+        return core.import_model(io.BytesIO(data[32:]), "CPU", hints)
     except RuntimeError:  # OpenVINO does not read what another build of it wrote.
         return None

@@ -1,7 +1,6 @@
 """What runs a frozen network: OpenVINO on a CPU where it is installed, else Keras itself.
 
-Against Keras in float32, OpenVINO in float32 agrees to 1e-5 and is two to four times as fast on a CPU. Half precision
-is twice as fast again but moves features far enough to cost a head several points of accuracy, so it is never used.
+Against Keras in float32, OpenVINO in float32 agrees to 1e-5 and is two to four times as fast on a CPU.
 """
 
 from __future__ import annotations
@@ -16,8 +15,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from headstart.errors import DataError
 from headstart.networks.backend import keras
 from headstart.networks.compiled import compile_for_here
+from headstart.networks.precision import FP32, Precision
 
 BATCH_SIZE = 16
 """The most images that `Engine.run` takes at once."""
@@ -76,21 +77,22 @@ class KerasEngine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU, in float32: one stream for each core, and an image or a few at a time in each.
+    """OpenVINO on the CPU: one stream for each core, and an image or a few at a time in each.
 
     On two cores that was 1.3 (ConvNeXtTiny) to 2.5 times (EfficientNetB0) as fast as one stream over both with a batch
     of 16: nothing waits for the other core, and what a small batch needs stays in the core's own cache.
     """
 
-    def __init__(self, build: Callable[[], keras.Model], identity: str = "") -> None:
+    def __init__(self, build: Callable[[], keras.Model], identity: str = "", precision: Precision = FP32) -> None:
         """Convert and compile a model of one input.
 
         Args:
             build: makes the network, where a compiled one is not kept already.
             identity: what tells it from every other, so that the compiled one can be kept on disk; "" keeps nothing.
+            precision: what it computes in.
         """
-        self.name = openvino_engine_name()
-        self._batch_size, self._compiled = compile_for_here(build, identity)
+        self.name = openvino_engine_name(precision)
+        self._batch_size, self._compiled = compile_for_here(build, identity, precision)
         self._requests = [
             self._compiled.create_infer_request()
             for _ in range(_WAITING_PER_STREAM * int(self._compiled.get_property("NUM_STREAMS")))
@@ -129,9 +131,17 @@ class OpenVinoEngine:
         return np.stack([rows[0] for _, rows in self.stream((None, each) for each in pixels)])
 
 
-def engine_name() -> str:
-    """What `make_engine` would make, known without making it."""
-    return openvino_engine_name() if _use_openvino() else keras_engine_name()
+def engine_name(precision: Precision = FP32) -> str:
+    """What `make_engine` would make, known without making it.
+
+    Raises:
+        DataError: only float32 can be had here.
+    """
+    if _use_openvino():
+        return openvino_engine_name(precision)
+    if precision.name != "fp32":
+        raise DataError(f"Only OpenVINO on a CPU, beside TensorFlow, computes in {precision.name}; use fp32 here.")
+    return keras_engine_name()
 
 
 def keras_engine_name() -> str:
@@ -139,14 +149,15 @@ def keras_engine_name() -> str:
     return f"keras {keras.__version__} {keras.backend.backend()} fp32"
 
 
-def openvino_engine_name() -> str:
+def openvino_engine_name(precision: Precision = FP32) -> str:
     """The name of the OpenVINO engine of this version."""
-    return f"openvino {importlib.metadata.version('openvino')} fp32"
+    return f"openvino {importlib.metadata.version('openvino')} {precision}"
 
 
-def make_engine(build: Callable[[], keras.Model], identity: str = "") -> Engine:
+def make_engine(build: Callable[[], keras.Model], identity: str = "", precision: Precision = FP32) -> Engine:
     """The fastest engine here for a frozen model; see `OpenVinoEngine` for the arguments."""
-    return OpenVinoEngine(build, identity) if _use_openvino() else KerasEngine(build())
+    engine_name(precision)  # Raises where it cannot be had.
+    return OpenVinoEngine(build, identity, precision) if _use_openvino() else KerasEngine(build())
 
 
 def _use_openvino() -> bool:

@@ -1,0 +1,48 @@
+"""OpenVINO and NNCF as libraries and nothing else: both report their use to their maker unless told not to.
+
+Nobody who runs headstart was asked, so the module that would report is kept out; both then use the stub they carry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import DataError, MissingExtraError
+
+_REPORTER = "openvino_telemetry"
+
+
+def import_openvino() -> Any:
+    """The module ``openvino``."""
+    sys.modules.setdefault(_REPORTER, None)  # type: ignore[arg-type]  # Importing it fails from here on.
+    import openvino
+
+    logging.getLogger("openvino").setLevel(logging.ERROR)
+    return openvino
+
+
+def quantise(converted: Any, samples: Sequence[npt.NDArray[np.uint8]]) -> Any:
+    """A converted network in 8 bits, its ranges taken from samples (h, w, 3): post-training quantisation by NNCF.
+
+    Raises:
+        MissingExtraError: NNCF is not installed.
+        DataError: there are no samples.
+    """
+    if not samples:
+        raise DataError("None of the images to take the ranges of 8 bits from can be decoded.")
+    import_openvino()
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingExtraError("Computing in 8 bits", "NNCF", "int8") from error
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # Its progress bars have no switch.
+        return nncf.quantize(converted, nncf.Dataset([each[None] for each in samples]), subset_size=len(samples))
