@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from headstart.errors import DataError, UnknownNameError
-from headstart.features import decoding
-from headstart.features import extract as extract_module
+from headstart.features import decoding, feature_pass
 from headstart.features.extract import FeatureExtractor, extract_together
 from headstart.features.pooling import ACTIVATIONS, POOLED, feature_model
 from headstart.features.store import FeatureStore
@@ -140,7 +139,7 @@ def test_nothing_usable_gives_nothing(backbone, images):
 
 @pytest.mark.parametrize("per_shard", [512, 1])
 def test_an_interrupted_run_keeps_what_it_computed(backbone, tmp_path, empty_cache, monkeypatch, per_shard):
-    monkeypatch.setattr(extract_module, "_ROWS_PER_SHARD", per_shard)
+    monkeypatch.setattr(feature_pass, "_ROWS_PER_SHARD", per_shard)
     images = write_images(tmp_path / "photos", 3 * BATCH_SIZE)
 
     def stop(step, done, total):
@@ -161,6 +160,8 @@ def test_progress_counts_every_image(backbone, images):
     FeatureExtractor(backbone).extract(images[:5])
     steps = []
     FeatureExtractor(backbone).extract(images, step="Looking", progress=lambda *step: steps.append(step))
+    assert steps[:2] == [("Preparing the network at 32 px", 0, 1), ("Preparing the network at 32 px", 1, 1)]
+    steps = steps[2:]  # What comes before the first image is no part of the time that an image takes.
     assert steps[0] == ("Looking at 32 px", 5, 20)
     assert steps[-1] == ("Looking at 32 px", 20, 20)
     assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
@@ -171,7 +172,7 @@ def test_progress_counts_every_image(backbone, images):
 def test_the_engine_of_keras_runs_any_number(backbone, number):
     pixels = drawn_pixels(32, number)
     model = feature_model(backbone)
-    engine = KerasEngine(model)
+    engine = KerasEngine(lambda: model)
     rows = engine.run(pixels)
     assert engine.name == keras_engine_name()
     assert rows.dtype == np.float32
@@ -187,7 +188,7 @@ def test_openvino_computes_what_keras_computes(backbone, backbone_of, name):
     engine = make_engine(lambda: model)
     assert engine.name == engine_name()
     assert engine.name.startswith("openvino ")
-    ours, theirs = engine.run(pixels), KerasEngine(model).run(pixels)
+    ours, theirs = engine.run(pixels), KerasEngine(lambda: model).run(pixels)
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1, np.abs(theirs).max()))
 
@@ -266,10 +267,10 @@ def test_a_crop_lies_in_the_picture_and_shows_a_third_of_it_or_more():
 
 
 def test_memory_does_not_hold_the_features(backbone, images, monkeypatch):
-    monkeypatch.setattr(extract_module, "_ROWS_PER_SHARD", 2)
+    monkeypatch.setattr(feature_pass, "_ROWS_PER_SHARD", 2)
     most = []
     monkeypatch.setattr(
-        extract_module._Job, "take", lambda job, *more, take=extract_module._Job.take: (
+        feature_pass.Job, "take", lambda job, *more, take=feature_pass.Job.take: (
             take(job, *more), most.append(sum(map(len, job._fresh.values())))
         ),
     )  # fmt: skip
@@ -299,7 +300,7 @@ def test_a_stream_that_is_left_early_can_be_followed_by_another(backbone):
 
 
 def test_a_slow_disk_holds_the_network_up_and_not_the_memory(backbone, images, monkeypatch):
-    monkeypatch.setattr(extract_module, "_ROWS_PER_SHARD", 1)
+    monkeypatch.setattr(feature_pass, "_ROWS_PER_SHARD", 1)
     waiting = []
     add = FeatureStore.add
 
@@ -308,9 +309,9 @@ def test_a_slow_disk_holds_the_network_up_and_not_the_memory(backbone, images, m
         return add(store, rows)
 
     monkeypatch.setattr(FeatureStore, "add", slow)
-    take = extract_module._Job.take
+    take = feature_pass.Job.take
     monkeypatch.setattr(
-        extract_module._Job, "take", lambda job, *more: (take(job, *more), waiting.append(len(job._writing)))
+        feature_pass.Job, "take", lambda job, *more: (take(job, *more), waiting.append(len(job._writing)))
     )
     assert FeatureExtractor(backbone).extract(images).values.shape == (20, 1, 20)
-    assert 1 < max(waiting) <= extract_module._SHARDS_WAITING
+    assert 1 < max(waiting) <= feature_pass._SHARDS_WAITING

@@ -47,7 +47,7 @@ def error(weights, tmp_path, monkeypatch):
     def error(pixels, engine=KerasEngine, *, size=None, **changes):
         Image.fromarray(np.ascontiguousarray(pixels)).save(path := tmp_path / "picture.png")
         image = ImageFile(path, path.name, "thing", hashlib.sha256(path.read_bytes()).hexdigest())
-        monkeypatch.setattr(extract, "make_engine", lambda model, identity: engine(model))
+        monkeypatch.setattr(extract, "make_engine", lambda build, *_: engine(build))
         backbone = build_backbone(SPEC, dataclasses.replace(weights, **changes), size or fitting)
         features = FeatureExtractor(backbone).extract([image])
         assert features.num_passes == 1

@@ -53,10 +53,10 @@ class Engine(Protocol):
 class KerasEngine:
     """Keras on whatever backend and device it is set up for."""
 
-    def __init__(self, model: keras.Model) -> None:
-        """Take a model of one input."""
+    def __init__(self, build: Callable[[], keras.Model]) -> None:
+        """Build a model of one input."""
         self.name = keras_engine_name()
-        self._model = model
+        self._model = build()
 
     def stream(self, items: Iterable[tuple[Tag, Pixels]]) -> Iterator[tuple[Tag, tuple[Rows, ...]]]:
         """See `Engine.stream`."""
@@ -157,7 +157,7 @@ def openvino_engine_name(precision: Precision = FP32) -> str:
 def make_engine(build: Callable[[], keras.Model], identity: str = "", precision: Precision = FP32) -> Engine:
     """The fastest engine here for a frozen model; see `OpenVinoEngine` for the arguments."""
     engine_name(precision)  # Raises where it cannot be had.
-    return OpenVinoEngine(build, identity, precision) if _use_openvino() else KerasEngine(build())
+    return OpenVinoEngine(build, identity, precision) if _use_openvino() else KerasEngine(build)
 
 
 def _use_openvino() -> bool:
