@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from table import row
 
 import headstart
 from headstart.pictures.published import fetch_images, solar_cell_rows
@@ -58,7 +59,10 @@ def main() -> None:
                 f"{run.facts['head_note']}",
                 flush=True,
             )
-    print(f"ELPV, mean of {arguments.seeds} seeds: {statistics.mean(accuracies):.4f}")
+    last = arguments.first_seed + arguments.seeds - 1
+    row(
+        f"solar cells, frozen MobileNetV2, seeds {arguments.first_seed} to {last}", f"{statistics.mean(accuracies):.2%}"
+    )
 
 
 if __name__ == "__main__":

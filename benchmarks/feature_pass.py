@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 
+from table import row
+
 MODES = ("bare", "decode", "pass", "keras")
 
 
@@ -61,11 +63,11 @@ def report(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]])
             f"{median(mode, 'core_seconds'):7.2f} core-seconds  {median(mode, 'process'):7.2f} s whole process"
         )
     bound = (median("bare", "core_seconds") + median("decode", "core_seconds")) / cores
-    print(f"  bound {bound:.2f} s; pass over bound {median('pass', 'seconds') / bound:.3f} (bar: at most 1.10)")
-    print(
-        f"  images/s of the pass over those of bare {median('bare', 'seconds') / median('pass', 'seconds'):.3f} (0.85)"
-    )
-    print(f"  pass against keras {median('keras', 'seconds') / median('pass', 'seconds'):.2f}x (1.8)")
+    ours = median("pass", "seconds")
+    name = f"feature pass, {options.backbone}, {options.images:,} images"
+    row(f"{name}, over its bound of {bound:.2f} s", f"{ours / bound:.3f}", "at most 1.10")
+    row(f"{name}, images a second over those of the bare engine", f"{median('bare', 'seconds') / ours:.3f}", "0.85")
+    row(f"{name}, against Keras's predict", f"{median('keras', 'seconds') / ours:.2f}x", "1.8x")
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from table import row
 
 SIDE = 32
 
@@ -49,7 +50,8 @@ def main() -> None:
             f"found again in {facts['again']:.1f} s",
             flush=True,
         )
-    print(f"peak of the last over that of the first: {peaks[-1] / peaks[0]:.3f} (bar: at most 1.20)")
+    what = f"memory of {options.images[-1]:,} images over that of {options.images[0]:,}"
+    row(what, f"{peaks[-1] / peaks[0]:.3f}", "at most 1.20")
 
 
 def draw(folder: Path, number: int) -> None:

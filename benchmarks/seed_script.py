@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--backbone", default="MobileNetV2")
+    parser.add_argument("--weights", default="auto")
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
     size = (arguments.size, arguments.size)
@@ -34,7 +35,7 @@ def main() -> None:
         arguments.folder, validation_split=0.25, subset="both", seed=0, image_size=size, label_mode="categorical"
     )
     spec = find_backbone(arguments.backbone)
-    base = build_backbone(spec, find_weights(spec), arguments.size, dtype="float32").model
+    base = build_backbone(spec, find_weights(spec, arguments.weights), arguments.size, dtype="float32").model
     x = keras.layers.Flatten()(base.output)
     x = keras.layers.Dense(256, activation="relu")(x)
     x = keras.layers.Dense(len(train.class_names), activation="softmax")(x)
