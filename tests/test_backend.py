@@ -26,3 +26,11 @@ except ImportError as error:
     first, *rest = ran.stderr.splitlines()
     assert first.startswith("I0000")  # Only while something is imported.
     assert rest == ["a real problem", "before it failed", "no such library"]
+
+
+@pytest.mark.backend
+def test_there_is_no_gpu_on_a_machine_without_one():
+    from headstart.networks.backend import has_gpu
+
+    has_gpu.cache_clear()
+    assert has_gpu() is False

@@ -14,6 +14,7 @@ from headstart.features import decoding, feature_pass
 from headstart.features.extract import FeatureExtractor, extract_together
 from headstart.features.pooling import ACTIVATIONS, POOLED, feature_model
 from headstart.features.store import FeatureStore
+from headstart.networks import engine as engine_module
 from headstart.networks.backend import keras
 from headstart.networks.engine import BATCH_SIZE, KerasEngine, engine_name, keras_engine_name, make_engine
 from headstart.networks.stages import cut_tensor
@@ -315,3 +316,21 @@ def test_a_slow_disk_holds_the_network_up_and_not_the_memory(backbone, images, m
     )
     assert FeatureExtractor(backbone).extract(images).values.shape == (20, 1, 20)
     assert 1 < max(waiting) <= feature_pass._SHARDS_WAITING
+
+
+def test_on_a_gpu_keras_computes_in_larger_batches_under_a_name_of_its_own(backbone, images, monkeypatch):
+    """There is none here, so Keras is made to believe it: the way taken is the same."""
+    on_cpu = engine_name()
+    monkeypatch.setattr(engine_module, "has_gpu", lambda: True)
+    assert engine_name().startswith("keras") and " gpu " in engine_name() != on_cpu
+    seen = []
+    model = feature_model(backbone)
+    predict = model.predict_on_batch
+    monkeypatch.setattr(model, "predict_on_batch", lambda pixels: seen.append(len(pixels)) or predict(pixels))
+    engine = make_engine(lambda: model)
+    assert isinstance(engine, KerasEngine)
+    pixels = drawn_pixels(32, 70)
+    rows = np.stack([row for _, (row,) in engine.stream(enumerate(pixels))])
+    assert seen == [64, 64]
+    np.testing.assert_allclose(rows, np.asarray(model.predict(pixels, verbose=0)), atol=1e-5)
+    assert FeatureExtractor(backbone).extract(images).num_passes == 20

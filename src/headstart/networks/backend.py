@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib.util
 import os
@@ -32,6 +33,23 @@ def choose_backend() -> str:
     elif chosen in BACKENDS and not importlib.util.find_spec(chosen):
         raise MissingExtraError(f"KERAS_BACKEND={chosen}", chosen, chosen)
     return chosen
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether Keras computes on an accelerator here: its backend has one, and takes it by itself."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return bool(jax.default_backend() != "cpu")
+    if backend == "torch":
+        import torch
+
+        return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
+    import tensorflow
+
+    return bool(tensorflow.config.list_physical_devices("GPU"))
 
 
 @contextlib.contextmanager
@@ -74,4 +92,4 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 with _without_startup_lines(), _without_collecting():
     import keras
 
-__all__ = ["choose_backend", "keras"]
+__all__ = ["choose_backend", "has_gpu", "keras"]
