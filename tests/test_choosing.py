@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.learning.choosing import Candidate, choose_candidate
+from headstart.learning.logistic import fit_linear_head
 from headstart.networks.backbone import AS_IS, FLIPS
 
 SIZES = (64, 128)
@@ -30,7 +31,10 @@ def choose(by_candidate, views="auto", labels=LABELS, sizes=SIZES):
         asked.append(candidate)
         return by_candidate(candidate)[: len(labels)]
 
-    choice = choose_candidate(sizes, views, compute, labels, NUM_CLASSES, np.arange(len(labels)), seed=0)
+    def fit(candidate):
+        return fit_linear_head(compute(candidate), labels, NUM_CLASSES, np.arange(len(labels)), seed=0)
+
+    choice = choose_candidate(sizes, views, fit)
     return choice, asked
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from headstart.errors import DataError, UnknownNameError
 from headstart.features import decoding, feature_pass
 from headstart.features.extract import FeatureExtractor, extract_together
-from headstart.features.pooling import ACTIVATIONS, POOLED, feature_model
+from headstart.features.pooling import ACTIVATIONS, POOLED, feature_model, pooled_blocks
 from headstart.features.store import FeatureStore
 from headstart.networks import engine as engine_module
 from headstart.networks.backend import keras
@@ -334,3 +334,11 @@ def test_on_a_gpu_keras_computes_in_larger_batches_under_a_name_of_its_own(backb
     assert seen == [64, 64]
     np.testing.assert_allclose(rows, np.asarray(model.predict(pixels, verbose=0)), atol=1e-5)
     assert FeatureExtractor(backbone).extract(images).num_passes == 20
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "dinov2_small", "swin_tiny_patch4_window7_224"])
+def test_blocks_are_the_parts_of_the_pooled_features(backbone_of, name):
+    body = backbone_of(name)
+    blocks = pooled_blocks(body.stages, has_token=body.ends_in_tokens)
+    assert sum(blocks) == feature_model(body).output.shape[-1]
+    assert len(blocks) == 2 * len(body.stages) + body.ends_in_tokens

@@ -195,3 +195,21 @@ def test_a_class_that_a_fold_never_saw_does_no_harm():
         head = fit_linear_head(features, labels, 3, units, seed=seed)
         assert np.isfinite(head.log_losses).all()
         assert np.isfinite(head.probabilities(features)).all()
+
+
+def test_blocks_count_alike_however_wide_they_are():
+    """A narrow block that tells the classes apart, beside a wide one of noise, is not drowned."""
+    random = np.random.default_rng(5)
+    labels = np.arange(120) % 2
+    narrow = (labels * 2 - 1)[:, None] + 1.5 * random.normal(size=(120, 4))
+    wide = random.normal(size=(120, 400))
+    features = np.concatenate([narrow, wide], axis=1)[:, None].astype(np.float32)
+    alike, plain = (fit(features, labels, 2, blocks=blocks) for blocks in ((4, 400), ()))
+    assert alike.log_losses.mean() < 0.9 * plain.log_losses.mean()
+    with pytest.raises(ValueError, match=r"blocks of \[4, 300\] features do not make 404"):
+        fit(features, labels, 2, blocks=[4, 300])
+
+
+def test_blocks_of_one_width_change_nothing():
+    features, labels = problem(60, 12, 3)
+    np.testing.assert_array_equal(fit(features, labels, 3, blocks=(6, 6)).kernel, fit(features, labels, 3).kernel)

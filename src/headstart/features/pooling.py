@@ -8,12 +8,13 @@ most of the gap to fine-tuning (Evci et al. 2022, Head2Toe, https://arxiv.org/ab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from headstart.errors import UnknownNameError
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
-from headstart.networks.stages import cut_tensor
+from headstart.networks.stages import Stage, cut_tensor
 
 POOLED = "mean and maximum of every stage"
 ACTIVATIONS = "activations of the last stage"
@@ -32,9 +33,15 @@ def pooled_features(backbone: Backbone) -> Any:
         average, maximum = _POOLINGS[len(output.shape)]
         pooled.append(average(name=f"{stage.name}_mean")(output))
         pooled.append(maximum(name=f"{stage.name}_max")(output))
-    if len(backbone.model.output.shape) == 3:
+    if backbone.ends_in_tokens:
         pooled.append(backbone.model.output[:, 0])
     return keras.layers.Concatenate(name="features")(pooled)
+
+
+def pooled_blocks(stages: Sequence[Stage], *, has_token: bool) -> tuple[int, ...]:
+    """How many of the pooled features each mean and each maximum is, in order, and at last the token."""
+    blocks = [stage.num_channels for stage in stages for _ in ("mean", "maximum")]
+    return (*blocks, stages[-1].num_channels) if has_token else tuple(blocks)
 
 
 def feature_model(backbone: Backbone, *outputs: str) -> keras.Model:

@@ -11,13 +11,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from headstart.learning.logistic import LinearHead, fit_linear_head
+from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import AS_IS, FLIPS
-
-Features = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 
 _LEAST_STANDARD_ERRORS = 1.0
 
@@ -42,26 +38,13 @@ class Choice:
     sentence: str
 
 
-def choose_candidate(
-    sizes: Sequence[int],
-    views: str,
-    compute: Callable[[Candidate], Features],
-    labels: Labels,
-    num_classes: int,
-    units: Labels,
-    *,
-    seed: int,
-) -> Choice:
+def choose_candidate(sizes: Sequence[int], views: str, fit: Callable[[Candidate], LinearHead]) -> Choice:
     """Try larger images, and mirrored views if those do not help; take what helps.
 
     Args:
         sizes: sides in pixels, the plainest first.
         views: "one", "flips" or "auto".
-        compute: the features (n, num_views, d) of the screening images for a candidate.
-        labels: (n,) of those images.
-        num_classes: how many classes there are.
-        units: (n,) images of one number stay in one fold.
-        seed: of the folds.
+        fit: a head on the screening images as a candidate sees them, cross-validated on always the same folds.
     """
     plain = FLIPS if views == "flips" else AS_IS
     tried: dict[Candidate, LinearHead] = {}
@@ -69,7 +52,7 @@ def choose_candidate(
     def best_of(candidates: Sequence[Candidate]) -> Candidate:
         for candidate in candidates:
             if candidate not in tried:
-                tried[candidate] = fit_linear_head(compute(candidate), labels, num_classes, units, seed=seed)
+                tried[candidate] = fit(candidate)
         return min(candidates, key=lambda each: _standing(tried[candidates[0]], tried[each]))
 
     best = best_of([Candidate(size, plain) for size in sizes])
@@ -83,9 +66,9 @@ def choose_candidate(
     if not len(tried[best].log_losses):
         return Choice(best, "There are too few images to try other sizes or views.")
     accuracies = "; ".join(f"{candidate}: {head.accuracy:.1%}" for candidate, head in tried.items())
-    return Choice(
-        best, f"{best} chosen on {len(labels)} training images (cross-validated accuracy of each way: {accuracies})."
-    )
+    number = len(tried[best].log_losses)
+    sentence = f"{best} chosen on {number} training images (cross-validated accuracy of each way: {accuracies})."
+    return Choice(best, sentence)
 
 
 def _standing(first: LinearHead, other: LinearHead) -> float:

@@ -7,11 +7,15 @@ converge in a handful of steps, and each strength starts from the one before.
 Several views of an image (as it is, mirrored, ...) are averaged. To train on every view would ask for the same answer
 on each; to second order that is the average plus a penalty on the directions in which the views of one image differ
 (Bishop 1995, "Training with noise is equivalent to Tikhonov regularization"). The penalty costs a quarter of the rows.
+
+The features are the channels of several stages. A penalty that is the same for each would let the deepest stage, which
+has ten times the channels of the first, be heard ten times as loud; so each stage gets the same share of the variance.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +65,9 @@ class LinearHead:
         return np.asarray(softmax(logits.astype(np.float64), axis=1))
 
 
-def fit_linear_head(features: Matrix, labels: Labels, num_classes: int, units: Labels, *, seed: int) -> LinearHead:
+def fit_linear_head(
+    features: Matrix, labels: Labels, num_classes: int, units: Labels, *, seed: int, blocks: Sequence[int] = ()
+) -> LinearHead:
     """Fit the head, its strength chosen by cross-validation.
 
     Args:
@@ -70,8 +76,9 @@ def fit_linear_head(features: Matrix, labels: Labels, num_classes: int, units: L
         num_classes: of which each has at least one image.
         units: (n,) numbers; images of one unit (duplicates, a group) stay in one fold.
         seed: of the folds.
+        blocks: how many features each part of them has, in order; the parts count alike, however wide they are.
     """
-    basis = _Basis.of(features)
+    basis = _Basis.of(features, _block_weights(blocks, features.shape[2]))
     targets = np.eye(num_classes, dtype=np.float32)[labels]
     folds = assign_folds(labels, units, seed=seed)
     if folds.max() == 0:
@@ -100,6 +107,14 @@ def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
     return np.array([fold_of_unit[unit] for unit in units.tolist()])
 
 
+def _block_weights(blocks: Sequence[int], width: int) -> Matrix:
+    """(d,) by which standardised features are multiplied, so that each block has the variance of the average one."""
+    widths = np.array(blocks or [width])
+    if widths.sum() != width or widths.min() < 1:
+        raise ValueError(f"blocks of {list(blocks)} features do not make {width}")
+    return np.repeat(np.sqrt(widths.mean() / widths), widths).astype(np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Basis:
     """Features, standardised and on their principal axes.
@@ -117,10 +132,10 @@ class _Basis:
     scale: Matrix
 
     @staticmethod
-    def of(features: Matrix) -> _Basis:
+    def of(features: Matrix, weights: Matrix) -> _Basis:
         averaged = features.mean(axis=1)
         mean = averaged.mean(axis=0)
-        scale = 1 / (np.sqrt(features.var(axis=(0, 1))) + _SMALLEST_STD)
+        scale = weights / (np.sqrt(features.var(axis=(0, 1))) + _SMALLEST_STD)
         centred = (averaged - mean) * scale
         views = _ViewDirections.of(features, averaged, scale)
         return _Basis(_Axes.of(views.shrink(centred)), views, mean, scale)

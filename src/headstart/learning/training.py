@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from headstart.errors import DataError, RunError
 from headstart.features.extract import FeatureExtractor, Features
-from headstart.features.pooling import ACTIVATIONS, POOLED
+from headstart.features.pooling import ACTIVATIONS, POOLED, pooled_blocks
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
 from headstart.learning.classifier import Classifier
 from headstart.learning.heads import (
@@ -22,7 +22,7 @@ from headstart.learning.heads import (
     grow_flatten_head,
     grow_linear_head,
 )
-from headstart.learning.logistic import fit_linear_head
+from headstart.learning.logistic import LinearHead, fit_linear_head
 from headstart.networks.backbone import AS_IS, FLIPS
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
@@ -169,6 +169,11 @@ class _Eyes:
             self._plans[size] = PlannedBackbone(self.spec, self.weights, size, seed=self._seed)
         return self._plans[size]
 
+    def blocks(self, size: int) -> tuple[int, ...]:
+        """How many features each mean and each maximum has."""
+        plan = self.plan(size)
+        return pooled_blocks(plan.stages, has_token=plan.ends_in_tokens)
+
     def look(self, images: Sequence[ImageFile], candidate: Candidate, step: str = "Computing features") -> Features:
         size = candidate.image_size
         if size not in self._extractors:
@@ -205,15 +210,14 @@ def _choose(folder: ImageFolder, splits: Sequence[str], eyes: _Eyes, recipe: Rec
     step = "Trying sizes and views"
     failed = {each.name for each in eyes.look(taken, Candidate(sizes[0], AS_IS), step).failures}
     taken = [image for image in taken if image.name not in failed]
-    return choose_candidate(
-        sizes,
-        views,
-        lambda candidate: eyes.look(taken, candidate, step).values,
-        np.array([folder.class_names.index(image.label) for image in taken]),
-        len(folder.class_names),
-        unit_numbers(taken),
-        seed=recipe.seed,
-    )
+    numbers = np.array([folder.class_names.index(image.label) for image in taken])
+    units = unit_numbers(taken)
+
+    def fit(candidate: Candidate) -> LinearHead:
+        values, blocks = eyes.look(taken, candidate, step).values, eyes.blocks(candidate.image_size)
+        return fit_linear_head(values, numbers, len(folder.class_names), units, seed=recipe.seed, blocks=blocks)
+
+    return choose_candidate(sizes, views, fit)
 
 
 def _drop_failures(
@@ -280,7 +284,10 @@ def _fit_linear(job: _Job, eyes: _Eyes, values: npt.NDArray[np.float32]) -> _Fit
     """Logistic regression; its strength is cross-validated, so it learns from the validation images too."""
     learns = job.is_in("train", "val")
     units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
-    head = fit_linear_head(values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed)
+    blocks = eyes.blocks(job.candidate.image_size)
+    head = fit_linear_head(
+        values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed, blocks=blocks
+    )
     model = grow_linear_head(eyes.plan(job.candidate.image_size).build(job.candidate.views), head)
     chosen = "was chosen by cross-validation" if len(head.log_losses) else "is the default: too few images to choose"
     note = f"Logistic regression on {values.shape[-1]:,} features; its strength {head.strength:.3g} {chosen}."

@@ -57,6 +57,11 @@ class Backbone:
         """The side of its images in pixels."""
         return int(self.model.inputs[0].shape[1])
 
+    @property
+    def ends_in_tokens(self) -> bool:
+        """Whether its output is (n, t, c), of which the first token sums up the image."""
+        return len(self.model.output.shape) == 3
+
     def build(self) -> Backbone:
         """Itself: it is built. See `networks.planned` for one that may not be."""
         return self

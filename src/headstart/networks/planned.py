@@ -1,11 +1,13 @@
 """A backbone that is built when somebody needs its network; what its weights hash to is known from an earlier build.
 
-Features that are stored already need no network, only its fingerprint, to be found. Building one takes a second.
+Features that are stored already need no network to be found and used, only its fingerprint and the widths of its
+stages. Building one takes a second.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -17,7 +19,23 @@ from headstart.errors import CacheError
 from headstart.networks.backbone import AS_IS, Backbone, build_backbone
 from headstart.networks.backend import keras
 from headstart.networks.rows import BackboneSpec
+from headstart.networks.stages import Stage
 from headstart.networks.weights import Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class _Note:
+    """What is worth remembering of a backbone."""
+
+    fingerprint: str
+    stages: tuple[Stage, ...]
+    ends_in_tokens: bool
+
+    @staticmethod
+    def from_json(text: str) -> _Note:
+        known = json.loads(text)
+        stages = tuple(Stage(**stage) for stage in known["stages"])
+        return _Note(known["fingerprint"], stages, known["ends_in_tokens"])
 
 
 class PlannedBackbone:
@@ -35,28 +53,46 @@ class PlannedBackbone:
         self._seed = seed
         self._built: dict[tuple[str, ...], Backbone] = {}
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
-        """The SHA-256 of every weight in it, in order: remembered, or of the network built for it."""
-        return self._remembered() or self.build().fingerprint
+        """The SHA-256 of every weight in it, in order."""
+        return self._note.fingerprint
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its clean cuts, from shallow to deep."""
+        return self._note.stages
+
+    @property
+    def ends_in_tokens(self) -> bool:
+        """Whether its output is (n, t, c)."""
+        return self._note.ends_in_tokens
 
     def build(self, views: tuple[str, ...] = AS_IS) -> Backbone:
-        """The backbone for some views, made once. Its fingerprint is written down for the next process.
+        """The backbone for some views, made once. What there is to know of it is written down for the next process.
 
         Raises:
-            CacheError: it has another fingerprint than was remembered; that is forgotten.
+            CacheError: it is not what was remembered; that is forgotten.
         """
         if views not in self._built:
             built = build_backbone(self.spec, self.weights, self.image_size, views=views, seed=self._seed)
-            self._check(built.fingerprint)
+            self._check(_Note(built.fingerprint, built.stages, built.ends_in_tokens))
             self._built[views] = built
         return self._built[views]
 
-    def _check(self, fingerprint: str) -> None:
+    @functools.cached_property
+    def _note(self) -> _Note:
+        """Remembered, or of the network built for it."""
+        if note := self._remembered():
+            return note
+        built = self.build()
+        return _Note(built.fingerprint, built.stages, built.ends_in_tokens)
+
+    def _check(self, note: _Note) -> None:
         remembered = self._remembered()
         if remembered is None:
-            self._remember(fingerprint)
-        elif remembered != fingerprint:
+            self._remember(note)
+        elif remembered != note:
             with contextlib.suppress(OSError):
                 self._path().unlink()
             raise CacheError(
@@ -64,22 +100,22 @@ class PlannedBackbone:
                 "others may have been used. Remove that file if it is still there, and run the same command again."
             )
 
-    def _remembered(self) -> str | None:
+    def _remembered(self) -> _Note | None:
         if self.weights.path is None:  # Random weights are new every time.
             return None
         try:
-            known = json.loads(self._path().read_bytes())
-            fingerprint = known["fingerprint"]
-            return fingerprint if known["sha256"] == _sha256(fingerprint) else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            digest, _, text = self._path().read_text(encoding="utf-8").partition("\n")
+        except (OSError, UnicodeDecodeError):
             return None
+        return _Note.from_json(text) if digest == _sha256(text) else None
 
-    def _remember(self, fingerprint: str) -> None:
+    def _remember(self, note: _Note) -> None:
         """A cache that cannot be written costs a second at the next start, nothing else."""
         if self.weights.path is None:
             return
+        text = json.dumps(dataclasses.asdict(note))
         with contextlib.suppress(OSError), write_atomically(self._path()) as file:
-            file.write(json.dumps({"fingerprint": fingerprint, "sha256": _sha256(fingerprint)}).encode())
+            file.write(f"{_sha256(text)}\n{text}".encode())
 
     def _path(self) -> Path:
         """By all that decides the weights: the file, the size that positions are fitted to, and the code that reads."""
