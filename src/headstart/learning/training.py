@@ -23,7 +23,6 @@ from headstart.learning.heads import (
     grow_linear_head,
 )
 from headstart.learning.logistic import LinearHead, fit_linear_head
-from headstart.networks.backbone import AS_IS, FLIPS
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
 from headstart.networks.planned import PlannedBackbone
@@ -33,7 +32,7 @@ from headstart.pictures.decode import decode, read
 from headstart.pictures.folder import ImageFile, ImageFolder
 from headstart.pictures.split import stratified_subset, unit_numbers
 from headstart.progress import Progress
-from headstart.recipe import NUM_SCREENED, Recipe, candidate_sizes
+from headstart.recipe import Recipe, candidate_sizes
 
 _NUM_CHECKED = 4  # Keras runs them eagerly, and keeps every activation: 0.3 GB each at 385 px.
 _LARGEST_DIFFERENCE = 1e-4
@@ -201,23 +200,29 @@ def _choose(folder: ImageFolder, splits: Sequence[str], eyes: _Eyes, recipe: Rec
     else:
         sizes = tuple(dict.fromkeys(eyes.weights.fitting_size(size) for size in candidate_sizes(eyes.spec.image_size)))
     views = "one" if recipe.head == "flatten" else recipe.views
-    if len(sizes) == 1 and views != "auto":
-        return Choice(Candidate(sizes[0], FLIPS if views == "flips" else AS_IS), "")
     pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
-    labels = np.array([folder.class_names.index(image.label) for image in pool])
-    hashes = [image.sha256 for image in pool]
-    taken = [pool[index] for index in stratified_subset(labels, hashes, NUM_SCREENED, recipe.seed)]
-    step = "Trying sizes and views"
-    failed = {each.name for each in eyes.look(taken, Candidate(sizes[0], AS_IS), step).failures}
-    taken = [image for image in taken if image.name not in failed]
-    numbers = np.array([folder.class_names.index(image.label) for image in taken])
-    units = unit_numbers(taken)
 
-    def fit(candidate: Candidate) -> LinearHead:
-        values, blocks = eyes.look(taken, candidate, step).values, eyes.blocks(candidate.image_size)
-        return fit_linear_head(values, numbers, len(folder.class_names), units, seed=recipe.seed, blocks=blocks)
+    def fit(candidate: Candidate, count: int) -> LinearHead:
+        images = _part_of(pool, count, recipe.seed)
+        features = eyes.look(images, candidate, "Trying sizes and views")
+        failed = {each.name for each in features.failures}
+        images = [image for image in images if image.name not in failed]
+        labels = np.array([folder.class_names.index(image.label) for image in images])
+        return fit_linear_head(
+            features.values,
+            labels,
+            len(folder.class_names),
+            unit_numbers(images),
+            seed=recipe.seed,
+            blocks=eyes.blocks(candidate.image_size),
+        )
 
     return choose_candidate(sizes, views, fit)
+
+
+def _part_of(images: Sequence[ImageFile], count: int, seed: int) -> list[ImageFile]:
+    chosen = stratified_subset([image.label for image in images], [image.sha256 for image in images], count, seed)
+    return [images[index] for index in chosen]
 
 
 def _drop_failures(
