@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import DataError, RunError
-from headstart.features.extract import FeatureExtractor, Features
-from headstart.features.pooling import ACTIVATIONS, POOLED, pooled_blocks
-from headstart.learning.choosing import Candidate, Choice, choose_candidate
+from headstart.features.extract import Features
+from headstart.features.pooling import ACTIVATIONS, POOLED
+from headstart.learning.choosing import Candidate
 from headstart.learning.classifier import Classifier
 from headstart.learning.heads import (
     LabelledFeatures,
@@ -22,28 +21,20 @@ from headstart.learning.heads import (
     grow_flatten_head,
     grow_linear_head,
 )
-from headstart.learning.logistic import LinearHead, fit_linear_head
+from headstart.learning.logistic import fit_linear_head
+from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
-from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights, find_weights
 from headstart.pictures.decode import decode, read
 from headstart.pictures.folder import ImageFile, ImageFolder
-from headstart.pictures.split import stratified_subset, unit_numbers
+from headstart.pictures.split import unit_numbers
 from headstart.progress import Progress
-from headstart.recipe import Recipe, candidate_sizes
+from headstart.recipe import Recipe
 
 _NUM_CHECKED = 4  # Keras runs them eagerly, and keeps every activation: 0.3 GB each at 385 px.
 _LARGEST_DIFFERENCE = 1e-4
-
-
-class Clock(Protocol):
-    """Something that adds up the seconds of a step."""
-
-    def measures(self, step: str) -> AbstractContextManager[None]:
-        """Add what happens inside to a step."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +109,10 @@ def train(
     """
     weights = find_weights(spec, recipe.weights, progress=progress)
     keras.utils.set_random_seed(recipe.seed)
-    eyes = _Eyes(spec, weights, ACTIVATIONS if recipe.head == "flatten" else POOLED, recipe.seed, clock, progress)
+    eyes = Eyes(spec, weights, ACTIVATIONS if recipe.head == "flatten" else POOLED, recipe.seed, clock, progress)
     with clock.measures("head"):
-        choice = _choose(folder, splits, eyes, recipe)
+        pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
+        choice = choose_how_to_see(pool, folder.class_names, eyes, recipe)
         features = eyes.look(folder.images, choice.candidate)
         folder, splits = _drop_failures(folder, splits, features)
         job = _Job(folder, tuple(splits), recipe, choice.candidate)
@@ -138,91 +130,12 @@ def train(
         spec_name=spec.name,
         weights=_weights_facts(weights, eyes.fingerprint),
         fingerprint=eyes.fingerprint,
-        feature_counts=eyes.counts(folder),
+        feature_counts=eyes.counts(folder.images),
         history=fitted.history,
         head_note=" ".join(filter(None, (fitted.note, choice.sentence))),
         notes=_notes(weights, recipe, choice.candidate),
         backend=f"{keras.backend.backend()}, features by {engine_name()}",
     )
-
-
-class _Eyes:
-    """A frozen network at whatever size it is asked for, and a count of what it had to compute."""
-
-    def __init__(
-        self, spec: BackboneSpec, weights: Weights, output: str, seed: int, clock: Clock, progress: Progress
-    ) -> None:
-        self.spec, self.weights, self.clock, self.progress = spec, weights, clock, progress
-        self._output, self._seed = output, seed
-        self._plans: dict[int, PlannedBackbone] = {}
-        self._computed: set[str] = set()
-        self._seconds, self._num_passes = 0.0, 0
-        self._extractors: dict[int, FeatureExtractor] = {}
-
-    @property
-    def fingerprint(self) -> str:
-        return next(iter(self._plans.values())).fingerprint
-
-    def plan(self, size: int) -> PlannedBackbone:
-        if size not in self._plans:
-            self._plans[size] = PlannedBackbone(self.spec, self.weights, size, seed=self._seed)
-        return self._plans[size]
-
-    def blocks(self, size: int) -> tuple[int, ...]:
-        """How many features each mean and each maximum has."""
-        plan = self.plan(size)
-        return pooled_blocks(plan.stages, has_token=plan.ends_in_tokens)
-
-    def look(self, images: Sequence[ImageFile], candidate: Candidate, step: str = "Computing features") -> Features:
-        size = candidate.image_size
-        if size not in self._extractors:
-            self._extractors[size] = FeatureExtractor(self.plan(size), self._output)
-        with self.clock.measures("features"):
-            features = self._extractors[size].extract(images, candidate.views, step=step, progress=self.progress)
-        self._computed |= features.computed
-        if features.num_passes:
-            self._num_passes += features.num_passes
-            self._seconds += features.seconds
-        return features
-
-    def counts(self, folder: ImageFolder) -> dict[str, Any]:
-        computed = sum(image.name in self._computed for image in folder.images)
-        speed = self._num_passes / self._seconds if self._seconds else 0.0
-        return {"computed": computed, "reused": len(folder) - computed, "images_per_second": round(speed, 1)}
-
-
-def _choose(folder: ImageFolder, splits: Sequence[str], eyes: _Eyes, recipe: Recipe) -> Choice:
-    native = eyes.weights.fitting_size(eyes.spec.image_size)
-    if recipe.image_size is not None:
-        sizes: tuple[int, ...] = (eyes.weights.fitting_size(recipe.image_size),)
-    elif recipe.head == "flatten":
-        sizes = (native,)
-    else:
-        sizes = tuple(dict.fromkeys(eyes.weights.fitting_size(size) for size in candidate_sizes(eyes.spec.image_size)))
-    views = "one" if recipe.head == "flatten" else recipe.views
-    pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
-
-    def fit(candidate: Candidate, count: int) -> LinearHead:
-        images = _part_of(pool, count, recipe.seed)
-        features = eyes.look(images, candidate, "Trying sizes and views")
-        failed = {each.name for each in features.failures}
-        images = [image for image in images if image.name not in failed]
-        labels = np.array([folder.class_names.index(image.label) for image in images])
-        return fit_linear_head(
-            features.values,
-            labels,
-            len(folder.class_names),
-            unit_numbers(images),
-            seed=recipe.seed,
-            blocks=eyes.blocks(candidate.image_size),
-        )
-
-    return choose_candidate(sizes, views, fit)
-
-
-def _part_of(images: Sequence[ImageFile], count: int, seed: int) -> list[ImageFile]:
-    chosen = stratified_subset([image.label for image in images], [image.sha256 for image in images], count, seed)
-    return [images[index] for index in chosen]
 
 
 def _drop_failures(
@@ -273,7 +186,7 @@ class _Fitted:
     note: str
 
 
-def _fit_flatten(job: _Job, eyes: _Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
+def _fit_flatten(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
     """The usual recipe's head, trained with Keras; the validation images say when to stop."""
     labels = job.labels()
     train, val = (LabelledFeatures(values[job.is_in(side)], labels[job.is_in(side)]) for side in ("train", "val"))
@@ -285,7 +198,7 @@ def _fit_flatten(job: _Job, eyes: _Eyes, values: npt.NDArray[np.float32]) -> _Fi
     return _Fitted(model, head.probabilities(values[job.is_in("test")]), head.history, note)
 
 
-def _fit_linear(job: _Job, eyes: _Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
+def _fit_linear(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
     """Logistic regression; its strength is cross-validated, so it learns from the validation images too."""
     learns = job.is_in("train", "val")
     units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
