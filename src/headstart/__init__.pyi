@@ -20,6 +20,7 @@ from .errors import (
     WeightsError as WeightsError,
 )
 from .learning.classifier import Classifier as Classifier
+from .learning.estimator import HeadstartClassifier as HeadstartClassifier
 from .learning.transfer import transfer_model as transfer_model
 from .pictures.scan import scan as scan
 from .workflow import (

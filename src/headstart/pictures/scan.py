@@ -76,16 +76,25 @@ def _usable(listing: Listing, progress: Progress) -> Iterator[ImageFile]:
             progress("Reading files", start + len(batch), len(files))
 
 
-def _examine(image: ImageFile) -> ImageFile | str:
-    """The image with its hash, or the reason why it cannot be used."""
+def examine(image: ImageFile) -> ImageFile:
+    """The image with its hash, after a look at its header.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
     if readable_name(image.name) != image.name:
-        return BAD_NAME
+        raise ImageError(BAD_NAME)
+    data = read(image.path)
+    header(data)
+    return dataclasses.replace(image, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _examine(image: ImageFile) -> ImageFile | str:
+    """The same, or the reason."""
     try:
-        data = read(image.path)
-        header(data)
+        return examine(image)
     except ImageError as error:
         return str(error)
-    return dataclasses.replace(image, sha256=hashlib.sha256(data).hexdigest())
 
 
 def _check_classes(folder: ImageFolder, skipped: Mapping[str, Sequence[Skipped]]) -> None:

@@ -1,0 +1,202 @@
+"""`HeadstartClassifier`: frozen features and their head as a scikit-learn estimator over image paths.
+
+Features come from the store, so that a cross-validation computes each image once, however many folds there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import DataError, ImageError, MissingExtraError
+from headstart.features.extract import Features
+from headstart.features.pooling import POOLED
+from headstart.learning.choosing import Candidate
+from headstart.learning.heads import grow_linear_head
+from headstart.learning.logistic import LinearHead, fit_linear_head
+from headstart.learning.seeing import Eyes, choose_how_to_see
+from headstart.networks.backend import keras
+from headstart.networks.catalogue import find_backbone
+from headstart.networks.weights import find_weights
+from headstart.pictures.folder import ImageFile
+from headstart.pictures.scan import examine
+from headstart.pictures.split import unit_numbers
+from headstart.progress import silent
+from headstart.recipe import Recipe
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise MissingExtraError("HeadstartClassifier", "scikit-learn", "sklearn") from error
+
+
+class _NoClock:
+    def measures(self, step: str) -> nullcontext[None]:
+        return nullcontext()
+
+
+class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A frozen pretrained network and a logistic regression on its stages, over paths of images.
+
+    Args:
+        backbone: Keras's name.
+        weights: "auto", "imagenet", "kerashub", "packaged", "none" or a path.
+        image_size: the side in pixels; None: chosen on the training images.
+        views: "one", "flips" (averaged with the mirror images) or "auto" (chosen likewise).
+        seed: of the folds in which strength, size and views are chosen, and of random weights.
+
+    Attributes:
+        classes_: the classes, sorted; the order of the columns of `predict_proba`.
+        image_size_: the side in pixels that is used.
+        views_: the names of the views that are averaged.
+        model_: the same as a plain ``keras.Model``: pixels (n, size, size, 3) uint8 -> probabilities (n, num_classes).
+            Built when it is asked for; `predict_proba` answers from stored features.
+
+    Example:
+        >>> from sklearn.model_selection import cross_val_score
+        >>> cross_val_score(HeadstartClassifier(image_size=225), paths, labels)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        backbone: str = "MobileNetV2",
+        *,
+        weights: str = "auto",
+        image_size: int | None = None,
+        views: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        """See the class."""
+        self.backbone = backbone
+        self.weights = weights
+        self.image_size = image_size
+        self.views = views
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> HeadstartClassifier:  # noqa: N803
+        """Learn from images.
+
+        Args:
+            X: (n,) paths.
+            y: (n,) classes, of any type that can be sorted.
+
+        Raises:
+            DataError: a file cannot be read, there is one class only, or as many paths as classes there are not.
+        """
+        paths, y = _paths(X), np.asarray(y)
+        if y.shape != (len(paths),):
+            raise DataError(f"There are {len(paths)} paths, but the classes have the shape {y.shape}.")
+        check_classification_targets(y)
+        classes, numbers = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise DataError(f"There is one class only, {classes[0]!r}; at least 2 are needed to tell apart.")
+        names = [str(number) for number in range(len(classes))]
+        images = _examined(paths, [names[number] for number in numbers])
+        self._network = (self.backbone, self.weights, self.seed)
+        self._eyes_cache: Eyes | None = None
+        eyes = self._eyes()
+        recipe = Recipe(
+            backbone=self.backbone, weights=self.weights, image_size=self.image_size, views=self.views, seed=self.seed
+        )
+        candidate = choose_how_to_see(images, names, eyes, recipe).candidate
+        features = _all_of(eyes.look(images, candidate))
+        head = fit_linear_head(
+            features.values,
+            numbers.astype(np.int64),
+            len(classes),
+            unit_numbers(images),
+            seed=self.seed,
+            blocks=eyes.blocks(candidate.image_size),
+        )
+        self.classes_ = classes
+        self.image_size_, self.views_ = candidate.image_size, candidate.views
+        self._head: LinearHead = head
+        return self
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
+        """(n,) paths to (n, num_classes) probabilities.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        check_is_fitted(self)
+        images = _examined(_paths(X), None)
+        if not images:
+            return np.zeros((0, len(self.classes_)))
+        features = _all_of(self._eyes().look(images, Candidate(self.image_size_, self.views_)))
+        return self._head.probabilities(features.values)
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
+        """(n,) paths to the (n,) most probable classes."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    @property
+    def model_(self) -> keras.Model:
+        """The classifier as a plain Keras model."""
+        check_is_fitted(self, "classes_")
+        return grow_linear_head(self._eyes().plan(self.image_size_).build(self.views_), self._head)
+
+    def _eyes(self) -> Eyes:
+        """The network that was fitted on, whatever the parameters are by now."""
+        if getattr(self, "_eyes_cache", None) is None:
+            backbone, source, seed = self._network
+            spec = find_backbone(backbone)
+            self._eyes_cache = Eyes(spec, find_weights(spec, source), POOLED, seed, _NoClock(), silent)
+        return cast(Eyes, self._eyes_cache)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network, which is found again by its name."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_eyes_cache"}
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether `fit` has been called."""
+        return hasattr(self, "_head")
+
+    def __sklearn_tags__(self) -> Any:
+        """Paths, one for each image."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+
+def _paths(given: Any) -> list[Path]:
+    """(n,) or (n, 1) paths, as lists, arrays or columns of a table."""
+    if isinstance(given, (str, Path)):
+        raise DataError(f"Expected a list of paths, one for each image; got the single path {given}.")
+    values = np.asarray(given, dtype=object)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or not all(isinstance(value, (str, Path)) for value in values):
+        raise DataError(f"Expected paths of images, of the shape (n,); got an array of the shape {values.shape}.")
+    return [Path(value) for value in values]
+
+
+def _examined(paths: Sequence[Path], labels: Sequence[str] | None) -> list[ImageFile]:
+    images = []
+    for number, path in enumerate(paths):
+        # Named by its place too, since one path may be given twice.
+        image = ImageFile(path, f"{number}: {path}", labels[number] if labels else "", "")
+        try:
+            images.append(examine(image))
+        except ImageError as error:
+            raise DataError(f"{path} cannot be used: {error}.") from error
+    return images
+
+
+def _all_of(features: Features) -> Features:
+    if features.failures:
+        first = features.failures[0]
+        raise DataError(
+            f"{first.name.partition(': ')[2]} cannot be used: {first.reason}. {len(features.failures)} in all."
+        )
+    return features

@@ -1,0 +1,206 @@
+"""The estimator keeps scikit-learn's rules, works in its tools, and says what the Keras model says."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.errors import DataError, UnknownNameError
+from headstart.pictures.decode import decode, read
+
+sklearn = pytest.importorskip("sklearn")
+from sklearn.base import clone  # noqa: E402
+from sklearn.exceptions import NotFittedError  # noqa: E402
+from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import FunctionTransformer  # noqa: E402
+from sklearn.utils import estimator_checks  # noqa: E402
+
+from headstart import HeadstartClassifier  # noqa: E402
+
+SIZE = 33
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """30 noisy pictures, dark, middling and bright, and their classes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    paths, classes = [], []
+    for number in range(30):
+        level = (40, 128, 215)[number % 3]
+        pixels = np.clip(random.normal(level, 25, (24, 24, 3)), 0, 255).astype(np.uint8)
+        paths.append(str(folder / f"{number}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+        classes.append(("dark", "middling", "bright")[number % 3])
+    return np.array(paths), np.array(classes)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path_factory.getbasetemp() / "estimator-cache"))
+
+
+def classifier(**more):
+    return HeadstartClassifier(**{"weights": "none", "image_size": SIZE, "views": "one", **more})
+
+
+@pytest.fixture(scope="module")
+def fitted(pictures, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(tmp_path_factory.getbasetemp() / "estimator-cache"))
+        return classifier().fit(*pictures)
+
+
+RULES = [
+    estimator_checks.check_estimator_cloneable,
+    estimator_checks.check_estimator_tags_renamed,
+    estimator_checks.check_valid_tag_types,
+    estimator_checks.check_estimator_repr,
+    estimator_checks.check_no_attributes_set_in_init,
+    estimator_checks.check_do_not_raise_errors_in_init_or_set_params,
+    estimator_checks.check_mixin_order,
+    estimator_checks.check_parameters_default_constructible,
+    estimator_checks.check_get_params_invariance,
+    estimator_checks.check_set_params,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_keeps_the_rules_that_need_no_table_of_numbers(rule):
+    """The other checks of scikit-learn feed numbers; an estimator of paths is not asked those."""
+    rule("HeadstartClassifier", classifier())
+
+
+def test_check_estimator_finds_no_fault():
+    with pytest.warns(sklearn.exceptions.SkipTestWarning, match="Can't test estimator"):
+        estimator_checks.check_estimator(classifier())
+
+
+def test_learns_what_can_be_seen(fitted, pictures):
+    paths, classes = pictures
+    assert fitted.classes_.tolist() == ["bright", "dark", "middling"]
+    assert fitted.score(paths, classes) == 1.0
+    probabilities = fitted.predict_proba(paths)
+    assert probabilities.shape == (30, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-9)
+    assert (fitted.classes_[probabilities.argmax(axis=1)] == fitted.predict(paths)).all()
+
+
+def test_the_keras_model_gives_the_same_answers(fitted, pictures):
+    pixels = np.stack([decode(read(path), (SIZE, SIZE)) for path in pictures[0][:5]])
+    model = fitted.model_
+    np.testing.assert_allclose(
+        np.asarray(model.predict(pixels, verbose=0)), fitted.predict_proba(pictures[0][:5]), atol=1e-4
+    )
+    assert type(model).__module__.startswith("keras")
+
+
+def test_fitting_again_changes_nothing_and_parameters_stay(fitted, pictures):
+    again = classifier()
+    before = again.get_params()
+    assert again.fit(*pictures) is again
+    assert again.get_params() == before
+    np.testing.assert_array_equal(again.predict_proba(pictures[0]), fitted.predict_proba(pictures[0]))
+
+
+def test_what_is_not_fitted_says_so(pictures):
+    for ask in (lambda each: each.predict(pictures[0]), lambda each: each.model_):
+        with pytest.raises(NotFittedError):
+            ask(classifier())
+        with pytest.raises(NotFittedError):
+            ask(clone(classifier().fit(*pictures)))
+
+
+def test_cross_validation_computes_each_image_once(pictures, monkeypatch):
+    from headstart.features.extract import FeatureExtractor
+
+    passes = []
+    extract = FeatureExtractor.extract
+
+    def counted(*arguments, **more):
+        features = extract(*arguments, **more)
+        passes.append(features.num_passes)
+        return features
+
+    monkeypatch.setattr(FeatureExtractor, "extract", counted)
+    scores = cross_val_score(classifier(seed=5), *pictures, cv=3)
+    assert scores.tolist() == [1.0, 1.0, 1.0]
+    assert sum(passes) == 30
+
+
+def test_works_in_a_pipeline_and_in_a_search(pictures):
+    paths, classes = pictures
+    column = paths[:, None]  # As it comes out of a table.
+    pipeline = make_pipeline(FunctionTransformer(), classifier()).fit(column, classes)
+    assert pipeline.score(column, classes) == 1.0
+    search = GridSearchCV(classifier(), {"views": ["one", "flips"]}, cv=2).fit(paths, classes)
+    assert search.best_score_ == 1.0
+
+
+def test_survives_pickling_with_the_network_it_was_fitted_on(fitted, pictures):
+    copy = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(copy.predict_proba(pictures[0]), fitted.predict_proba(pictures[0]))
+    copy.set_params(backbone="VGG16")
+    np.testing.assert_array_equal(copy.predict_proba(pictures[0][:3]), fitted.predict_proba(pictures[0][:3]))
+    assert len(pickle.dumps(fitted)) < 1_000_000
+
+
+def test_classes_may_be_numbers(pictures):
+    numbers = np.arange(30) % 3 * 10
+    assert set(classifier().fit(pictures[0], numbers).predict(pictures[0])) == {0, 10, 20}
+
+
+def test_size_and_views_are_chosen_where_none_are_given(pictures):
+    found = HeadstartClassifier(weights="none", image_size=SIZE).fit(*pictures)
+    assert found.image_size_ == SIZE
+    assert found.views_ in {("as_is",), ("as_is", "mirrored", "upside_down", "turned")}
+
+
+def test_one_path_given_twice_is_one_image_in_the_folds(pictures):
+    paths, classes = pictures
+    twice = np.concatenate([paths, paths])
+    assert classifier().fit(twice, np.concatenate([classes, classes])).score(paths, classes) == 1.0
+    assert classifier().fit(*pictures).predict([]).shape == (0,)
+
+
+def test_what_cannot_be_used_is_named(pictures, fitted, tmp_path):
+    paths, classes = pictures
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(paths[0]).read_bytes()[:-60])
+    with pytest.raises(DataError, match=r"broken\.png cannot be used"):
+        classifier().fit([*paths, broken], [*classes, "dark"])
+    with pytest.raises(DataError, match=r"cut\.png cannot be used"):
+        fitted.predict([cut])
+    with pytest.raises(DataError, match=r"missing\.png cannot be used"):
+        fitted.predict(["missing.png"])
+    with pytest.raises(DataError, match="the single path"):
+        fitted.predict(paths[0].item())
+    with pytest.raises(DataError, match=r"an array of the shape \(2, 3\)"):
+        fitted.predict(np.zeros((2, 3)))
+    with pytest.raises(DataError, match="30 paths, but the classes have the shape"):
+        classifier().fit(paths, classes[:4])
+    with pytest.raises(DataError, match="one class only"):
+        classifier().fit(paths, ["dark"] * 30)
+    with pytest.raises(UnknownNameError, match="Did you mean MobileNetV2"):
+        classifier(backbone="MobilNetV2").fit(*pictures)
+    with pytest.raises(ValueError, match="Unknown label type"):
+        classifier().fit(paths, np.linspace(0, 1, 30))
+
+
+def test_scikit_learn_is_an_extra(monkeypatch):
+    import importlib
+    import sys
+
+    from headstart.errors import MissingExtraError
+    from headstart.learning import estimator
+
+    monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[sklearn\]'"):
+        importlib.reload(estimator)
