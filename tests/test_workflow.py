@@ -313,3 +313,14 @@ def test_run_with_a_damaged_evaluation_is_a_run_error(journey, tmp_path):
     runs.finish_run(run)
     with pytest.raises(RunError, match=r"evaluation\.json is damaged"):
         headstart.load(run)
+
+
+def test_pictures_none_of_which_can_be_decoded_are_one_message(tmp_path, monkeypatch):
+    """Their headers are whole, so the scan lets them pass; the trial of sizes is the first to decode."""
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    photos = paint_folder(tmp_path / "photos", 6)
+    for path in photos.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:-80])
+    with pytest.raises(DataError, match=r"None of the \d+ images that were tried can be decoded; the first is "):
+        headstart.fit(photos, weights="none", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from headstart.errors import DataError
 from headstart.features.extract import FeatureExtractor, Features
 from headstart.features.pooling import pooled_blocks
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
@@ -102,6 +103,9 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
         class_names: in order.
         eyes: the network.
         recipe: what was asked for.
+
+    Raises:
+        DataError: none of the images that are tried can be decoded.
     """
     native = eyes.weights.fitting_size(eyes.spec.image_size)
     if recipe.image_size is not None:
@@ -117,6 +121,12 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
         features = eyes.look(part, candidate, "Trying sizes and views")
         failed = {each.name for each in features.failures}
         part = [image for image in part if image.name not in failed]
+        if not part:
+            first = features.failures[0]
+            raise DataError(
+                f"None of the {len(failed)} images that were tried can be decoded; the first is {first.name}: "
+                f"{first.reason}."
+            )
         labels = np.array([class_names.index(image.label) for image in part])
         return fit_linear_head(
             features.values,

@@ -32,10 +32,13 @@ class _Note:
     ends_in_tokens: bool
 
     @staticmethod
-    def from_json(text: str) -> _Note:
-        known = json.loads(text)
-        stages = tuple(Stage(**stage) for stage in known["stages"])
-        return _Note(known["fingerprint"], stages, known["ends_in_tokens"])
+    def from_json(text: str) -> _Note | None:
+        try:
+            known = json.loads(text)
+            stages = tuple(Stage(**stage) for stage in known["stages"])
+            return _Note(known["fingerprint"], stages, known["ends_in_tokens"])
+        except (ValueError, KeyError, TypeError):  # Of a version that wrote other notes.
+            return None
 
 
 class PlannedBackbone:
