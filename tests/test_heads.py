@@ -10,8 +10,10 @@ from headstart.features.pooling import ACTIVATIONS, feature_model
 from headstart.learning.heads import (
     LabelledFeatures,
     fit_flatten_head,
+    fit_mlp_head,
     grow_flatten_head,
     grow_linear_head,
+    grow_mlp_head,
 )
 from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import AS_IS, FLIPS, fingerprint
@@ -101,3 +103,23 @@ def test_a_seed_repeats_the_flatten_head():
     data = LabelledFeatures(features, np.arange(12) % 3)
     first, again = (fit_flatten_head(data, data, 3, epochs=2, seed=4) for _ in range(2))
     assert fingerprint(first.model) == fingerprint(again.model)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("views", [AS_IS, FLIPS])
+def test_the_mlp_learns_from_every_view_and_grows_on_its_backbone(views):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3)).astype(np.uint8)
+    labels = np.arange(24) % 2
+    pixels[labels == 1] //= 4
+    features = features_of(pixels)(views)
+    train, val = LabelledFeatures(features[:16], labels[:16]), LabelledFeatures(features[16:], labels[16:])
+    assert len(train.rows()[0]) == len(train.rows()[1]) == 16 * len(views)
+    head = fit_mlp_head(train, val, 2, epochs=8, seed=0)
+    said = head.probabilities(features)
+    assert (said.argmax(axis=1) == labels).mean() > 0.9
+    backbone = tiny_backbone(views=views if views == FLIPS else None)
+    model = grow_mlp_head(backbone, head)
+    np.testing.assert_allclose(np.asarray(model.predict(pixels, verbose=0, batch_size=8)), said, atol=1e-4)
+    assert [type(layer) for layer in model.layers if layer.name in {"hidden", "probabilities"}] == [
+        keras.layers.Dense
+    ] * 2

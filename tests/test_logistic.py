@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from headstart.learning import logistic
+from headstart.learning import basis, logistic
 from headstart.learning.logistic import STRENGTHS, assign_folds, fit_linear_head
 
 
@@ -119,10 +119,10 @@ def test_the_view_penalty_stands_for_training_on_every_view(monkeypatch):
     model = linear_model.LogisticRegression(C=2 * 0.1 / 4, tol=1e-8, max_iter=10_000)
     every_view = model.fit(rows.reshape(-1, 6), np.repeat(labels, 4)).predict_proba(rows.mean(axis=1))
     distances = {}
-    for penalty in (0.0, logistic._VIEW_PENALTY):
-        monkeypatch.setattr(logistic, "_VIEW_PENALTY", penalty)
+    for penalty in (0.0, basis._VIEW_PENALTY):
+        monkeypatch.setattr(basis, "_VIEW_PENALTY", penalty)
         distances[penalty] = np.abs(fit(features, labels, 2).probabilities(features) - every_view).mean()
-    assert distances[logistic._VIEW_PENALTY] < distances[0.0] / 2
+    assert distances[basis._VIEW_PENALTY] < distances[0.0] / 2
 
 
 def test_too_few_images_get_the_default_strength():

@@ -324,3 +324,13 @@ def test_pictures_none_of_which_can_be_decoded_are_one_message(tmp_path, monkeyp
     with pytest.raises(DataError, match=r"None of the \d+ images that were tried can be decoded; the first is "):
         headstart.fit(photos, weights="none", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("head", "words"), [("nearest", "Nearest class mean on "), ("mlp", "Trained for ")])
+def test_the_other_heads_are_saved_as_they_were_scored(journey, tmp_path, monkeypatch, head, words):
+    monkeypatch.setenv("HEADSTART_CACHE", str(journey.cache))
+    run = headstart.fit(journey.photos, **{**CHOICES, "views": "flips"}, head=head, out=tmp_path / head, epochs=3)
+    assert run.summary()["head"] == head
+    assert words in run.facts["head_note"]
+    assert "model.keras, read back from disk" in run.facts["self_check"]
+    assert run.evaluation.accuracy > 0.5

@@ -78,7 +78,7 @@ def fit(
     data: Data,
     backbone: Annotated[str, typer.Option(help="Keras's name; see 'headstart models'.")] = "MobileNetV2",
     weights: Annotated[str, typer.Option(help="auto, imagenet, kerashub, packaged, none, or a path.")] = "auto",
-    head: Annotated[str, typer.Option(help="linear (logistic regression) or flatten (Flatten, Dense 256).")] = "linear",
+    head: Annotated[str, typer.Option(help="linear, nearest (class mean), mlp (Dense 256) or flatten.")] = "linear",
     image_size: Annotated[
         int | None, typer.Option(help="Side in pixels. Default: chosen on the training images.")
     ] = None,

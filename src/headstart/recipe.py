@@ -7,7 +7,7 @@ from typing import Any
 
 from headstart.errors import DataError, UnknownNameError
 
-HEADS = ("linear", "flatten")
+HEADS = ("linear", "nearest", "mlp", "flatten")
 VIEWS = ("auto", "one", "flips")
 
 NUM_SCREENED = 320
@@ -26,7 +26,8 @@ class Recipe:
     Attributes:
         backbone: Keras's name.
         weights: "auto", "imagenet", "kerashub", "packaged", "none" or a path.
-        head: "linear" or "flatten".
+        head: "linear" (logistic regression), "nearest" (class mean), "mlp" (Dense 256 on pooled features) or "flatten"
+            (Dense 256 on the activations of the last stage).
         image_size: the side in pixels, or None: chosen on the training images.
         views: "one" (each image as it is), "flips" (averaged with its mirror images), "auto" (chosen likewise).
         seed: of the split, the folds and the training.

@@ -18,6 +18,7 @@ from headstart.progress import Progress, silent
 _HIDDEN_UNITS = 256
 _BATCH_SIZE = 32
 _PATIENCE = 5
+_SMALLEST_STD = 1e-6
 
 
 def grow_linear_head(backbone: Backbone, head: LinearHead) -> keras.Model:
@@ -25,31 +26,51 @@ def grow_linear_head(backbone: Backbone, head: LinearHead) -> keras.Model:
 
     Where the backbone was built for several views, their features are averaged.
     """
-    features = pooled_features(backbone)
-    num_views = len(backbone.views)
-    if num_views > 1:
-        by_view = keras.ops.reshape(features, (num_views, -1, features.shape[-1]))
-        features = keras.ops.mean(by_view, axis=0)
     dense = keras.layers.Dense(len(head.bias), activation="softmax", name="probabilities")
-    model = keras.Model(backbone.model.inputs[0], dense(features), name=f"{backbone.spec.name}_linear")
+    probabilities = dense(_averaged_over_views(pooled_features(backbone), backbone))
+    model = keras.Model(backbone.model.inputs[0], probabilities, name=f"{backbone.spec.name}_linear")
     dense.set_weights([head.kernel, head.bias])
     return model
 
 
+def _averaged_over_views(tensor: Any, backbone: Backbone) -> Any:
+    """(num_views n, d), view after view, to (n, d)."""
+    num_views = len(backbone.views)
+    if num_views == 1:
+        return tensor
+    return keras.ops.mean(keras.ops.reshape(tensor, (num_views, -1, tensor.shape[-1])), axis=0)
+
+
 def flatten_head(num_classes: int) -> Callable[[Any], Any]:
     """The usual recipe's head: Flatten, Dense 256 relu, Dense softmax. Returns a function from tensor to tensor."""
-    layers = (
-        keras.layers.Flatten(name="flatten"),
-        keras.layers.Dense(_HIDDEN_UNITS, activation="relu", name="hidden"),
-        keras.layers.Dense(num_classes, activation="softmax", name="probabilities"),
-    )
+    flatten, dense = keras.layers.Flatten(name="flatten"), DenseLayers.of(num_classes)
+    return lambda tensor: dense.grow(flatten(tensor))
 
-    def grow(tensor: Any) -> Any:
-        for layer in layers:
-            tensor = layer(tensor)
-        return tensor
 
-    return grow
+@dataclasses.dataclass(frozen=True)
+class DenseLayers:
+    """Dense 256 relu, Dense softmax."""
+
+    hidden: Any
+    last: Any
+
+    @staticmethod
+    def of(num_classes: int) -> DenseLayers:
+        """New ones."""
+        return DenseLayers(
+            keras.layers.Dense(_HIDDEN_UNITS, activation="relu", name="hidden"),
+            keras.layers.Dense(num_classes, activation="softmax", name="probabilities"),
+        )
+
+    def grow(self, tensor: Any) -> Any:
+        """From (n, d) to (n, num_classes) probabilities."""
+        return self.last(self.hidden(tensor))
+
+    def fold_in(self, mean: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]) -> None:
+        """Trained on ``(features - mean) * scale``, they take the features themselves from now on."""
+        kernel, bias = self.hidden.get_weights()
+        kernel = scale[:, None] * kernel
+        self.hidden.set_weights([kernel, bias - mean @ kernel])
 
 
 def compile_classifier(model: keras.Model) -> None:
@@ -58,12 +79,12 @@ def compile_classifier(model: keras.Model) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class FlattenHead:
-    """A trained flatten head.
+class TrainedHead:
+    """A head that was trained in epochs.
 
     Attributes:
-        grow: from the backbone's output tensor to probabilities; the layers carry the trained weights.
-        model: activations (n, d) -> probabilities (n, num_classes).
+        grow: from a tensor of features (n, d) to probabilities; the layers carry the trained weights.
+        model: features (n, d) -> probabilities (n, num_classes).
         history: one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy.
     """
 
@@ -72,8 +93,10 @@ class FlattenHead:
     history: tuple[dict[str, float], ...]
 
     def probabilities(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """(n, 1, d) activations to (n, num_classes) probabilities."""
-        return np.asarray(self.model.predict(features[:, 0], batch_size=_BATCH_SIZE, verbose=0), np.float64)
+        """(n, num_views, d) features to (n, num_classes) probabilities, averaged over the views."""
+        rows = features.reshape(-1, features.shape[-1])
+        each = np.asarray(self.model.predict(rows, batch_size=_BATCH_SIZE, verbose=0), np.float64)
+        return np.asarray(each.reshape(*features.shape[:2], -1).mean(axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +105,11 @@ class LabelledFeatures:
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
+
+    def rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Every view as a row of its own: (n * num_views, d) and the class of each."""
+        num_views = self.features.shape[1]
+        return self.features.reshape(-1, self.features.shape[2]), np.repeat(self.labels, num_views)
 
 
 def fit_flatten_head(
@@ -92,33 +120,71 @@ def fit_flatten_head(
     epochs: int,
     seed: int,
     progress: Progress = silent,
-) -> FlattenHead:
+) -> TrainedHead:
     """Train the flatten head on activations that were computed once, with early stopping on the validation loss.
 
     The backbone is not run again: it is frozen, so what it says of an image is the same in every epoch.
     """
     keras.utils.set_random_seed(seed)
     grow = flatten_head(num_classes)
-    activations = keras.Input(train.features.shape[2:])
+    model, history = _train(grow, train.rows(), val.rows(), num_classes, epochs, progress)
+    return TrainedHead(grow, model, history)
+
+
+def fit_mlp_head(
+    train: LabelledFeatures,
+    val: LabelledFeatures,
+    num_classes: int,
+    *,
+    epochs: int,
+    seed: int,
+    progress: Progress = silent,
+) -> TrainedHead:
+    """Train Dense 256 relu, Dense softmax on pooled features, every view a row, with early stopping.
+
+    It learns from standardised features; the standardisation is then folded into its first layer.
+    """
+    keras.utils.set_random_seed(seed)
+    layers = DenseLayers.of(num_classes)
+    (features, labels), (val_features, val_labels) = train.rows(), val.rows()
+    mean, scale = features.mean(axis=0), 1 / (features.std(axis=0) + _SMALLEST_STD)
+    rows, val_rows = ((features - mean) * scale, labels), ((val_features - mean) * scale, val_labels)
+    model, history = _train(layers.grow, rows, val_rows, num_classes, epochs, progress)
+    layers.fold_in(mean, scale)
+    return TrainedHead(layers.grow, model, history)
+
+
+def _train(
+    grow: Callable[[Any], Any], train: Any, val: Any, num_classes: int, epochs: int, progress: Progress
+) -> tuple[keras.Model, tuple[dict[str, float], ...]]:
+    """Rows and labels -> a trained model from rows to probabilities, and its history."""
+    activations = keras.Input(train[0].shape[1:])
     model = keras.Model(activations, grow(activations))
     compile_classifier(model)
     report = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: progress("Training the head", epoch + 1, epochs)
     )
     stop = keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)
+    one_hot = np.eye(num_classes, dtype=np.float32)
     history = model.fit(
-        train.features[:, 0],
-        np.eye(num_classes, dtype=np.float32)[train.labels],
-        validation_data=(val.features[:, 0], np.eye(num_classes, dtype=np.float32)[val.labels]),
+        train[0],
+        one_hot[train[1]],
+        validation_data=(val[0], one_hot[val[1]]),
         batch_size=_BATCH_SIZE,
         epochs=epochs,
         callbacks=[stop, report],
         verbose=0,
     ).history
     rows = [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
-    return FlattenHead(grow, model, tuple({"epoch": number, **row} for number, row in enumerate(rows, 1)))
+    return model, tuple({"epoch": number, **row} for number, row in enumerate(rows, 1))
 
 
-def grow_flatten_head(backbone: Backbone, head: FlattenHead) -> keras.Model:
+def grow_flatten_head(backbone: Backbone, head: TrainedHead) -> keras.Model:
     """Put a trained flatten head on its backbone: pixels -> probabilities."""
     return keras.Model(backbone.model.inputs[0], head.grow(backbone.model.output), name=f"{backbone.spec.name}_flatten")
+
+
+def grow_mlp_head(backbone: Backbone, head: TrainedHead) -> keras.Model:
+    """Put a trained head on the pooled features of its backbone: pixels -> probabilities, averaged over views."""
+    probabilities = _averaged_over_views(head.grow(pooled_features(backbone)), backbone)
+    return keras.Model(backbone.model.inputs[0], probabilities, name=f"{backbone.spec.name}_mlp")

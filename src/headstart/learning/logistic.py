@@ -3,13 +3,6 @@
 The features are standardised and turned onto their principal axes once; an L2 penalty does not care about the turn.
 There the curvature of the loss is nearly diagonal and known beforehand, so scaling each axis by it lets L-BFGS
 converge in a handful of steps, and each strength starts from the one before.
-
-Several views of an image (as it is, mirrored, ...) are averaged. To train on every view would ask for the same answer
-on each; to second order that is the average plus a penalty on the directions in which the views of one image differ
-(Bishop 1995, "Training with noise is equivalent to Tikhonov regularization"). The penalty costs a quarter of the rows.
-
-The features are the channels of several stages. A penalty that is the same for each would let the deepest stage, which
-has ten times the channels of the first, be heard ten times as loud; so each stage gets the same share of the variance.
 """
 
 from __future__ import annotations
@@ -21,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
+from headstart.learning.basis import Basis
 from headstart.learning.lbfgs import minimize
 
 Matrix = npt.NDArray[np.floating]
@@ -32,11 +26,7 @@ STRENGTHS = tuple(float(10.0**power) for power in np.arange(-4, 2.1, 0.5))
 _NUM_FOLDS = 5
 _PATIENCE = 2  # Strengths in a row that may be worse before the path ends; the log loss is a valley along it.
 _FALLBACK_STRENGTH = 1e-2  # Where there are too few images to cross-validate.
-_VIEW_PENALTY = 5.0  # 3 and 10 score alike on the solar cells; 0 scores half a point less (docs/decisions.md).
-_MAX_VIEW_ROWS = 1500
 _LEAST_GAIN = 1e-3
-_SMALLEST_STD = 1e-6
-_RANK_TOLERANCE = 1e-6
 _TOLERANCE = 2e-5  # Of the mean slope; looser, steps that were left out would act as a penalty of their own.
 _LEAST_STEP = 1e-9  # Of the mean loss.
 
@@ -78,7 +68,7 @@ def fit_linear_head(
         seed: of the folds.
         blocks: how many features each part of them has, in order; the parts count alike, however wide they are.
     """
-    basis = _Basis.of(features, _block_weights(blocks, features.shape[2]))
+    basis = Basis.of(features, blocks)
     targets = np.eye(num_classes, dtype=np.float32)[labels]
     folds = assign_folds(labels, units, seed=seed)
     if folds.max() == 0:
@@ -107,113 +97,8 @@ def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
     return np.array([fold_of_unit[unit] for unit in units.tolist()])
 
 
-def _block_weights(blocks: Sequence[int], width: int) -> Matrix:
-    """(d,) by which standardised features are multiplied, so that each block has the variance of the average one."""
-    widths = np.array(blocks or [width])
-    if widths.sum() != width or widths.min() < 1:
-        raise ValueError(f"blocks of {list(blocks)} features do not make {width}")
-    return np.repeat(np.sqrt(widths.mean() / widths), widths).astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Basis:
-    """Features, standardised and on their principal axes.
-
-    Attributes:
-        axes: of the standardised features, with the directions shrunk in which views differ.
-        views: those directions.
-        mean: (d,) of the features.
-        scale: (d,) by which each is multiplied.
-    """
-
-    axes: _Axes
-    views: _ViewDirections
-    mean: Matrix
-    scale: Matrix
-
-    @staticmethod
-    def of(features: Matrix, weights: Matrix) -> _Basis:
-        averaged = features.mean(axis=1)
-        mean = averaged.mean(axis=0)
-        scale = weights / (np.sqrt(features.var(axis=(0, 1))) + _SMALLEST_STD)
-        centred = (averaged - mean) * scale
-        views = _ViewDirections.of(features, averaged, scale)
-        return _Basis(_Axes.of(views.shrink(centred)), views, mean, scale)
-
-    @property
-    def rows(self) -> Matrix:
-        """(n, r) float32 coordinates."""
-        return self.axes.rows
-
-    def unfold(self, solution: Matrix) -> tuple[Matrix, Matrix]:
-        """Weights on the axes (k, r + 1), the last the bias, to a kernel (d, k) and bias (k,) on raw features."""
-        standard = self.axes.out_of(np.ascontiguousarray(solution[:, :-1].T, np.float32))
-        kernel = self.scale[:, None] * self.views.shrink(standard.T).T
-        return kernel, solution[:, -1] - self.mean @ kernel
-
-
-@dataclasses.dataclass(frozen=True)
-class _ViewDirections:
-    """The directions in which the views of one image differ, and how much each is shrunk."""
-
-    directions: Matrix
-    factors: Matrix
-
-    @staticmethod
-    def of(features: Matrix, averaged: Matrix, scale: Matrix) -> _ViewDirections:
-        num_images, num_views, width = features.shape
-        if num_views == 1:
-            return _ViewDirections(np.zeros((width, 0), np.float32), np.zeros(0, np.float32))
-        # Evenly taken images are enough to know the directions; all of them would cost as much as the rest.
-        taken = np.linspace(0, num_images - 1, min(num_images, _MAX_VIEW_ROWS // num_views)).astype(int)
-        differences = ((features[taken] - averaged[taken, None]) * scale).reshape(-1, width)
-        axes = _Axes.of(differences)
-        variance = axes.spread**2 / len(differences)
-        directions = axes.out_of(np.eye(len(axes.spread), dtype=np.float32))
-        return _ViewDirections(directions, 1 - 1 / np.sqrt(1 + _VIEW_PENALTY * variance))
-
-    def shrink(self, rows: Matrix) -> Matrix:
-        """Rows (n, d) times (I + penalty * covariance) ** -1/2."""
-        if not len(self.factors):
-            return rows
-        return rows - (rows @ self.directions * self.factors) @ self.directions.T
-
-
-@dataclasses.dataclass(frozen=True)
-class _Axes:
-    """The principal axes of a matrix (n, d), known without being written out where d is much larger than n.
-
-    Attributes:
-        rows: (n, r) the matrix on its axes.
-        spread: (r,) the length of each column of ``rows``.
-        matrix: (n, d) itself.
-        vectors: the axes (d, r); or, where there are fewer rows than columns, what makes them of the rows: (n, r).
-    """
-
-    rows: Matrix
-    spread: Matrix
-    matrix: Matrix
-    vectors: Matrix
-
-    @staticmethod
-    def of(matrix: Matrix) -> _Axes:
-        tall = matrix.shape[0] > matrix.shape[1]
-        squares, vectors = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)
-        kept = squares > max(float(squares[-1]), 1e-12) * _RANK_TOLERANCE
-        spread, vectors = np.sqrt(squares[kept]), np.ascontiguousarray(vectors[:, kept])
-        if tall:
-            return _Axes(matrix @ vectors, spread, matrix, vectors)
-        return _Axes(vectors * spread, spread, matrix, vectors / spread)
-
-    def out_of(self, coordinates: Matrix) -> Matrix:
-        """Coordinates on the axes (r, m) to (d, m)."""
-        tall = self.matrix.shape[0] > self.matrix.shape[1]
-        inner = self.vectors @ coordinates
-        return inner if tall else self.matrix.T @ inner
-
-
 def _cross_validate(
-    basis: _Basis, labels: Labels, targets: Matrix, folds: Labels
+    basis: Basis, labels: Labels, targets: Matrix, folds: Labels
 ) -> tuple[float, npt.NDArray[np.float64], float]:
     """The strength of least log loss, the log loss of each image there, and the accuracy there."""
     every = np.arange(len(labels))
@@ -242,7 +127,7 @@ def _cross_validate(
 
 
 def _solve(
-    basis: _Basis, targets: Matrix, trained_on: Matrix, strength: float, start: Matrix | None, tolerance: float
+    basis: Basis, targets: Matrix, trained_on: Matrix, strength: float, start: Matrix | None, tolerance: float
 ) -> Matrix:
     """Minimise cross-entropy + |weights|^2 / (2 strength) for several folds at once.
 

@@ -18,10 +18,13 @@ from headstart.learning.classifier import Classifier
 from headstart.learning.heads import (
     LabelledFeatures,
     fit_flatten_head,
+    fit_mlp_head,
     grow_flatten_head,
     grow_linear_head,
+    grow_mlp_head,
 )
 from headstart.learning.logistic import fit_linear_head
+from headstart.learning.nearest import fit_nearest_head
 from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
@@ -35,6 +38,7 @@ from headstart.recipe import Recipe
 
 _NUM_CHECKED = 4  # Keras runs them eagerly, and keeps every activation: 0.3 GB each at 385 px.
 _LARGEST_DIFFERENCE = 1e-4
+_NAMES = {"linear": ("Logistic regression", "strength"), "nearest": ("Nearest class mean", "sharpness")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +109,7 @@ def train(
 ) -> Trained:
     """Train a classifier on the images of "train" and "val", and ask it about those of "test".
 
-    The linear head needs no validation images, since its strength is cross-validated: it learns from them too.
+    A linear head needs no validation images, since its one number is cross-validated: it learns from them too.
     """
     weights = find_weights(spec, recipe.weights, progress=progress)
     keras.utils.set_random_seed(recipe.seed)
@@ -117,7 +121,7 @@ def train(
         folder, splits = _drop_failures(folder, splits, features)
         job = _Job(folder, tuple(splits), recipe, choice.candidate)
         progress("Fitting the head", 0, 1)
-        fit = _fit_flatten if recipe.head == "flatten" else _fit_linear
+        fit = _fit_in_epochs if recipe.head in {"flatten", "mlp"} else _fit_at_once
         fitted = fit(job, eyes, features.values)
         progress("Fitting the head", 1, 1)
     return Trained(
@@ -186,29 +190,29 @@ class _Fitted:
     note: str
 
 
-def _fit_flatten(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
-    """The usual recipe's head, trained with Keras; the validation images say when to stop."""
-    labels = job.labels()
+def _fit_in_epochs(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
+    """A head that Keras trains; the validation images say when to stop."""
+    labels, recipe = job.labels(), job.recipe
     train, val = (LabelledFeatures(values[job.is_in(side)], labels[job.is_in(side)]) for side in ("train", "val"))
-    recipe = job.recipe
-    head = fit_flatten_head(train, val, job.num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=eyes.progress)
+    fit, grow = (fit_flatten_head, grow_flatten_head) if recipe.head == "flatten" else (fit_mlp_head, grow_mlp_head)
+    head = fit(train, val, job.num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=eyes.progress)
     best = min(head.history, key=lambda row: row["val_loss"])
     note = f"Trained for {len(head.history)} epochs; the weights are those of epoch {best['epoch']}."
-    model = grow_flatten_head(eyes.plan(job.candidate.image_size).build(), head)
+    model = grow(eyes.plan(job.candidate.image_size).build(job.candidate.views), head)
     return _Fitted(model, head.probabilities(values[job.is_in("test")]), head.history, note)
 
 
-def _fit_linear(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
-    """Logistic regression; its strength is cross-validated, so it learns from the validation images too."""
+def _fit_at_once(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
+    """A linear head; its one number is cross-validated, so it learns from the validation images too."""
     learns = job.is_in("train", "val")
     units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
+    fit = fit_nearest_head if job.recipe.head == "nearest" else fit_linear_head
     blocks = eyes.blocks(job.candidate.image_size)
-    head = fit_linear_head(
-        values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed, blocks=blocks
-    )
+    head = fit(values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed, blocks=blocks)
     model = grow_linear_head(eyes.plan(job.candidate.image_size).build(job.candidate.views), head)
     chosen = "was chosen by cross-validation" if len(head.log_losses) else "is the default: too few images to choose"
-    note = f"Logistic regression on {values.shape[-1]:,} features; its strength {head.strength:.3g} {chosen}."
+    name, number = _NAMES[job.recipe.head]
+    note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
     return _Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
 
 
