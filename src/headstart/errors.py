@@ -52,12 +52,19 @@ class UnknownNameError(HeadstartError):
         """Word the message."""
         known = list(known)
         by_lower = {each.lower(): each for each in known}
-        close = [by_lower[low] for low in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+        close = [by_lower[low] for low in _nearest(name.lower(), by_lower)]
         rest = f" and {len(known) - _NUM_NAMED} more, which '{listed_by}' lists" if listed_by else ""
         hint = f"Known: {', '.join(known[:_NUM_NAMED] if rest else known)}{rest}."
         if close:
             hint = f"Did you mean {' or '.join(close)}?"
         super().__init__(f"There is no {kind} '{name}'. {hint}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three known names that look like it, none much less than the first."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    alike = [difflib.SequenceMatcher(None, each, name).ratio() for each in near]
+    return [each for each, likeness in zip(near, alike, strict=True) if likeness > alike[0] - 0.25]
 
 
 class CacheError(HeadstartError):
