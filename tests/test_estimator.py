@@ -72,8 +72,18 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_keeps_the_rules_that_need_no_table_of_numbers(rule):
-    """The other checks of scikit-learn feed numbers; an estimator of paths is not asked those."""
+    """Each raises where its rule is broken. The other checks feed numbers; an estimator of paths is not asked those."""
     rule("HeadstartClassifier", classifier())
+
+
+def test_a_broken_rule_is_seen():
+    class Hasty(HeadstartClassifier):
+        def __init__(self, backbone="MobileNetV2"):
+            super().__init__(backbone)
+            self.computed_too_early = 1
+
+    with pytest.raises(AssertionError, match="computed_too_early"):
+        estimator_checks.check_no_attributes_set_in_init("Hasty", Hasty())
 
 
 def test_check_estimator_finds_no_fault():

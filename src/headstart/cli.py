@@ -164,9 +164,8 @@ app.command()(models)
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a problem with what was given, 2 usage, 130 interrupted."""
     terminal.prepare()
-    atexit.register(
-        gc.freeze
-    )  # Else Python, on leaving, looks through all of TensorFlow for garbage: most of a second.
+    # Else Python, on leaving, looks through all of TensorFlow for garbage, which takes most of a second.
+    atexit.register(gc.freeze)
     sys.exit(run(sys.argv[1:]))
 
 

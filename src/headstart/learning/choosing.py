@@ -70,7 +70,7 @@ def choose_candidate(sizes: Sequence[int], views: str, fit: Callable[[Candidate,
         f"on {len(trial[plain].log_losses)}: {', '.join(f'{each} {head.accuracy:.1%}' for each, head in trial.items())}"
         for trial in trials
     )
-    return Choice(best, f"{best} chosen by cross-validated accuracy on training images ({figures}).")
+    return Choice(best, f"{best} chosen by cross-validated log loss on training images (accuracy {figures}).")
 
 
 def _standing(first: LinearHead, other: LinearHead) -> float:
