@@ -161,7 +161,7 @@ def test_progress_counts_every_image(backbone, images):
     FeatureExtractor(backbone).extract(images[:5])
     steps = []
     FeatureExtractor(backbone).extract(images, step="Looking", progress=lambda *step: steps.append(step))
-    assert steps[:2] == [("Preparing the network at 32 px", 0, 1), ("Preparing the network at 32 px", 1, 1)]
+    assert steps[:2] == [("Preparing Tiny at 32 px", 0, 1), ("Preparing Tiny at 32 px", 1, 1)]
     steps = steps[2:]  # What comes before the first image is no part of the time that an image takes.
     assert steps[0] == ("Looking at 32 px", 5, 20)
     assert steps[-1] == ("Looking at 32 px", 20, 20)

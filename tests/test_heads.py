@@ -15,6 +15,7 @@ from headstart.learning.heads import (
     grow_linear_head,
     grow_mlp_head,
 )
+from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import AS_IS, FLIPS, fingerprint
 from headstart.networks.backend import keras
@@ -27,7 +28,7 @@ VIEW_SETS = pytest.mark.parametrize("views", [AS_IS, FLIPS], ids=["as_is", "flip
 def random_head(width, num_classes=3):
     random = np.random.default_rng(0)
     kernel, bias = random.normal(size=(width, num_classes)) / 10, random.normal(size=num_classes)
-    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), 1.0, 0.5, np.zeros(0))
+    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), 1.0, HeldOut.nothing())
 
 
 def features_of(pixels, output=None):

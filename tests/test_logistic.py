@@ -71,8 +71,8 @@ def test_the_chosen_strength_has_the_least_cross_validated_loss():
         losses[strength] = each
     best = min(losses, key=lambda strength: losses[strength].mean())
     assert losses[head.strength].mean() <= losses[best].mean() * 1.005
-    np.testing.assert_allclose(head.log_losses, losses[head.strength], atol=0.03)
-    assert 0 < head.accuracy < 1
+    np.testing.assert_allclose(head.held_out.losses, losses[head.strength], atol=0.03)
+    assert 0 < head.held_out.accuracy < 1
 
 
 def test_the_standardisation_is_folded_into_the_kernel():
@@ -130,8 +130,8 @@ def test_too_few_images_get_the_default_strength():
     labels = np.array([0, 0, 0, 1, 1, 2])
     head = fit(features, labels, 3)
     assert head.strength == 1e-2
-    assert head.log_losses.size == 0
-    assert np.isnan(head.accuracy)
+    assert len(head.held_out) == 0
+    assert np.isnan(head.held_out.accuracy)
     assert head.probabilities(features).shape == (6, 3)
 
 
@@ -193,7 +193,7 @@ def test_a_class_that_a_fold_never_saw_does_no_harm():
     units[[1, 3]] = units[[0, 2]]
     for seed in range(4):
         head = fit_linear_head(features, labels, 3, units, seed=seed)
-        assert np.isfinite(head.log_losses).all()
+        assert np.isfinite(head.held_out.losses).all()
         assert np.isfinite(head.probabilities(features)).all()
 
 
@@ -205,7 +205,7 @@ def test_blocks_count_alike_however_wide_they_are():
     wide = random.normal(size=(120, 400))
     features = np.concatenate([narrow, wide], axis=1)[:, None].astype(np.float32)
     alike, plain = (fit(features, labels, 2, blocks=blocks) for blocks in ((4, 400), ()))
-    assert alike.log_losses.mean() < 0.9 * plain.log_losses.mean()
+    assert alike.held_out.loss < 0.9 * plain.held_out.loss
     with pytest.raises(ValueError, match=r"blocks of \[4, 300\] features do not make 404"):
         fit(features, labels, 2, blocks=[4, 300])
 

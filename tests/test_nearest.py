@@ -46,13 +46,13 @@ def test_equals_scikit_learn():
 def test_probabilities_are_as_sure_as_cross_validation_found_them():
     features, labels = problem(40, apart=0.3)
     head = fit(features, labels)
-    assert head.log_losses.shape == (120,)
-    assert head.log_losses.mean() < np.log(3)
+    assert head.held_out.losses.shape == (120,)
+    assert head.held_out.losses.mean() < np.log(3)
     others, their_labels = problem(400, apart=0.3, draw=1)
     rows = head.probabilities(others)
     loss = -np.log(rows[np.arange(len(rows)), their_labels]).mean()
-    assert abs(loss - head.log_losses.mean()) < 0.25
-    assert abs((rows.argmax(axis=1) == their_labels).mean() - head.accuracy) < 0.15
+    assert abs(loss - head.held_out.losses.mean()) < 0.25
+    assert abs((rows.argmax(axis=1) == their_labels).mean() - head.held_out.accuracy) < 0.15
 
 
 def test_does_better_than_a_regression_where_there_are_three_images_of_each_class():
@@ -69,7 +69,7 @@ def test_does_better_than_a_regression_where_there_are_three_images_of_each_clas
 def test_one_image_of_each_class_and_a_class_without_any_in_a_fold():
     features, labels = problem(1)
     head = fit(features, labels)
-    assert np.isnan(head.accuracy)
+    assert np.isnan(head.held_out.accuracy)
     assert (head.probabilities(features).argmax(axis=1) == labels).all()
     units = np.array([0, 1, 0, 1, 2, 3])
     few = fit_nearest_head(*problem(2), 3, units, seed=0)

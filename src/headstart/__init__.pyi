@@ -1,3 +1,4 @@
+from .comparing import compare as compare
 from .errors import (
     DataError as DataError,
 )

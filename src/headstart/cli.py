@@ -38,6 +38,21 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder tha
 Out = Annotated[Path | None, typer.Option(help="The run folder. Default: the next free one below runs/.")]
 
 
+def _size(text: str) -> int | None:
+    if text.lower() == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is neither a number of pixels nor auto.") from None
+
+
+ImageSize = Annotated[
+    int | None,
+    typer.Option(parser=_size, metavar="PIXELS|auto", help="Side in pixels. Default: chosen on the training images."),
+]
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -76,12 +91,12 @@ def demo(
 @app.command()
 def fit(
     data: Data,
-    backbone: Annotated[str, typer.Option(help="Keras's name; see 'headstart models'.")] = "MobileNetV2",
+    backbone: Annotated[
+        str, typer.Option(help="Keras's name, see 'headstart models'; or auto: compared on your images.")
+    ] = "MobileNetV2",
     weights: Annotated[str, typer.Option(help="auto, imagenet, kerashub, packaged, none, or a path.")] = "auto",
     head: Annotated[str, typer.Option(help="linear, nearest (class mean), mlp (Dense 256) or flatten.")] = "linear",
-    image_size: Annotated[
-        int | None, typer.Option(help="Side in pixels. Default: chosen on the training images.")
-    ] = None,
+    image_size: ImageSize = None,
     views: Annotated[str, typer.Option(help="one, flips (average with mirror images), or auto (chosen).")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
     epochs: Annotated[int, typer.Option(help="At most, for a head that is trained in epochs.")] = 20,
@@ -97,6 +112,30 @@ def fit(
             views=views, seed=seed, epochs=epochs,
         )  # fmt: skip
     _show_run(run, as_json)
+
+
+@app.command()
+def compare(
+    data: Data,
+    backbones: Annotated[str, typer.Option(help="Names with commas between, or seed (eight), hub or all.")] = "seed",
+    weights: Annotated[str, typer.Option(help="auto, imagenet, kerashub, packaged or none.")] = "auto",
+    image_size: ImageSize = None,
+    budget: Annotated[float | None, typer.Option(metavar="MINUTES", help="How long it may take.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split, the folds and the parts of the images.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The folder. Default: the next free one below runs/.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank networks on labelled pictures: accuracy, interval, ties, latency, size."""
+    from headstart import comparing
+
+    with terminal.race() as (progress, tell):
+        compared = comparing.compare(
+            data, backbones=backbones, weights=weights, image_size=image_size, budget=budget, seed=seed, out=out,
+            tell=tell, progress=progress,
+        )  # fmt: skip
+    terminal.show_comparison(compared)
+    if as_json:
+        _print_json(compared.summary())
 
 
 @app.command()

@@ -24,7 +24,7 @@ class Recipe:
     """Every choice of a run.
 
     Attributes:
-        backbone: Keras's name.
+        backbone: Keras's name, or "auto": chosen on the training images.
         weights: "auto", "imagenet", "kerashub", "packaged", "none" or a path.
         head: "linear" (logistic regression), "nearest" (class mean), "mlp" (Dense 256 on pooled features) or "flatten"
             (Dense 256 on the activations of the last stage).

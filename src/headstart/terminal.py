@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from headstart.progress import Progress
 
 if TYPE_CHECKING:
+    from headstart.comparing import Compared
     from headstart.features.upkeep import Stored
     from headstart.learning.classifier import Prediction
     from headstart.pictures.folder import Skipped
+    from headstart.scoring.comparison import Ranked
     from headstart.scoring.evaluation import Evaluation
     from headstart.workflow import Run
 
@@ -53,7 +55,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print an error: one line, whatever the files and classes in it are called."""
-    from headstart.reporting.report import clean
+    from headstart.reporting.words import clean
 
     sys.stderr.write(f"error: {clean(text)}\n")
 
@@ -64,21 +66,108 @@ def bar() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield _lines()
         return
+    display = _bars()
+    with display:
+        yield _drawing(display)
+
+
+def _bars() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")]
-    with RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as display:
-        tasks: dict[str, tuple[Any, float]] = {}
+    return RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
-        def draw(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = (display.add_task(step, total=total, speed=""), time.perf_counter())
-            task, start = tasks[step]
-            display.update(task, completed=done, total=total, speed=_speed(done, total, time.perf_counter() - start))
 
-        yield draw
+def _drawing(display: Any, *, one_by_one: bool = False) -> Progress:
+    """Draw each step as a bar; one by one, a new step takes the place of the one before."""
+    tasks: dict[str, tuple[Any, float]] = {}
+
+    def draw(step: str, done: int, total: int) -> None:
+        if step not in tasks or (one_by_one and not done):
+            for old, _ in tasks.values() if one_by_one else ():
+                display.remove_task(old)
+            if one_by_one:
+                tasks.clear()
+            tasks[step] = (display.add_task(step, total=total, speed=""), time.perf_counter())
+        task, start = tasks[step]
+        display.update(task, completed=done, total=total, speed=_speed(done, total, time.perf_counter() - start))
+
+    return draw
+
+
+@contextmanager
+def race() -> Iterator[tuple[Progress, Callable[[Ranked], None]]]:
+    """Progress, and a table that grows while networks are compared: live in a terminal, line by line elsewhere."""
+    if not sys.stderr.isatty():
+        yield _lines(), lambda each: say(_judged(each))
+        return
+    from rich.console import Group
+    from rich.live import Live
+
+    bars = _bars()
+    standing: dict[str, Ranked] = {}
+    with Live(console=bars.console, refresh_per_second=4) as live:
+
+        def tell(ranked: Ranked) -> None:
+            standing[ranked.backbone] = ranked
+            live.update(Group(_standing(standing.values()), bars))
+
+        live.update(bars)
+        yield _drawing(bars, one_by_one=True), tell
+
+
+def _judged(each: Ranked) -> str:
+    return (
+        f"{each.backbone} at {each.image_size} px: {each.accuracy:.1%} of {each.num_images:,} images right, "
+        f"{each.latency_ms:.1f} ms an image, {each.seconds:.0f} s so far."
+    )
+
+
+def _standing(judged: Iterable[Ranked]) -> Any:
+    """As a table: who has seen the most images first, and of those the best."""
+    from rich.table import Table
+
+    table = Table("network", box=None)
+    for name in ("images", "px", "right %", "95 % interval", "ms", "MB", "seconds"):
+        table.add_column(name, justify="right")
+    for each in sorted(judged, key=lambda one: (-one.num_images, -one.accuracy)):
+        table.add_row(each.backbone, *_figures(each))
+    return table
+
+
+def _figures(each: Ranked) -> tuple[str, ...]:
+    from headstart.reporting.words import points
+
+    return (
+        f"{each.num_images:,}",
+        f"{each.image_size}",
+        points(each.accuracy),
+        f"{points(each.accuracy_low)} to {points(each.accuracy_high)}",
+        f"{each.latency_ms:.1f}",
+        f"{each.size_mb:.0f}",
+        f"{each.seconds:.0f}",
+    )
+
+
+def show_comparison(compared: Compared) -> None:
+    """The ranking, on standard output: what the command is for."""
+    from headstart.reporting.compared import verdict
+    from headstart.reporting.runs import REPORT_FILE
+    from headstart.reporting.words import clean
+
+    comparison = compared.comparison
+    header = ("network", "images", "px", "right %", "95 % interval", "ms", "MB", "seconds", "")
+    rows = [(each.backbone, *_figures(each), comparison.standing(each)) for each in comparison.ranking]
+    _table(header, rows, right=header[1:-1])
+    for name, reason in comparison.left_out.items():
+        say(f"Not compared: {name}. {clean(reason)}")
+    for note in comparison.notes:
+        say(f"Note: {clean(note)}")
+    say("")
+    say(verdict(comparison))
+    say(f"\nDone in {comparison.seconds:.0f} s. Report: {compared.path / REPORT_FILE}")
 
 
 def _speed(done: int, total: int, seconds: float) -> str:
@@ -143,7 +232,7 @@ def show_skipped(skipped: Sequence[Skipped]) -> None:
 
 def show_skipped_plain(skipped: Sequence[Mapping[str, str]]) -> None:
     """The same from a run's facts."""
-    from headstart.reporting.report import clean
+    from headstart.reporting.words import clean
 
     for each in skipped[:_MAX_SKIPPED]:
         say(f"Skipped {clean(each['name'])}: {clean(each['reason'])}")
@@ -153,7 +242,7 @@ def show_skipped_plain(skipped: Sequence[Mapping[str, str]]) -> None:
 
 def show_predictions(predictions: Sequence[Prediction]) -> None:
     """One line per file, on standard output: what a command is for."""
-    from headstart.reporting.report import clean
+    from headstart.reporting.words import clean
 
     for each in predictions:
         said = f"error: {clean(each.error)}" if each.error else f"{clean(each.label)}\t{each.probability:.1%}"

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.comparing import settle
 from headstart.errors import DataError, HeadstartError, RunError
 from headstart.networks.catalogue import find_backbone
 from headstart.pictures.folder import SPLITS, ImageFile, ImageFolder, Skipped
 from headstart.pictures.problems import conflicting_duplicates
 from headstart.pictures.published import fetch_images, find_images
 from headstart.pictures.scan import scan
-from headstart.pictures.split import assign_splits, find_leaks
+from headstart.pictures.split import split_images
 from headstart.progress import Progress, silent
 from headstart.recipe import Recipe
 from headstart.reporting import runs
@@ -82,20 +83,23 @@ def fit(
     """
     clock = Clock()
     recipe = Recipe(**choices)
-    spec = find_backbone(recipe.backbone)
+    if recipe.backbone != "auto":
+        find_backbone(recipe.backbone)
     with clock.measures("scan"):
         folder = data if isinstance(data, ImageFolder) else scan(data, progress=progress)
-        folder, splits = split_images(folder, recipe)
+        folder, splits = split_images(folder, seed=recipe.seed, test=recipe.test, val=recipe.val)
     identity = {"recipe": recipe.to_json(), "data": runs.data_hash(folder)}
     path = runs.start_run(out, folder, identity)
     from headstart.learning.training import train  # Keras comes in here, and takes seconds.
 
     try:
-        trained = train(folder, splits, spec, recipe, clock, progress)
+        with clock.measures("compare"):
+            recipe, why = settle(recipe, folder, splits, progress)
+        trained = train(folder, splits, find_backbone(recipe.backbone), recipe, clock, progress)
     except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
-    notes = (*notes, *_label_notes(folder))
+    notes = (*notes, *why, *_label_notes(folder))
     with runs.writing(path):
         runs.reopen_run(path, identity)
         with clock.measures("report"):
@@ -189,7 +193,7 @@ class Clock:
         """Start."""
         self._start = time.perf_counter()
         self._inner = 0.0
-        self._seconds = dict.fromkeys(("scan", "features", "head", "fine_tune", "report"), 0.0)
+        self._seconds = dict.fromkeys(("scan", "compare", "features", "head", "fine_tune", "report"), 0.0)
 
     @contextmanager
     def measures(self, step: str) -> Iterator[None]:
@@ -209,17 +213,6 @@ class Clock:
     def total(self) -> float:
         """Seconds since the start."""
         return time.perf_counter() - self._start
-
-
-def split_images(folder: ImageFolder, recipe: Recipe) -> tuple[ImageFolder, tuple[str, ...]]:
-    """Split the images, and drop training images whose content or group is also in the test."""
-    splits = assign_splits(folder, seed=recipe.seed, test=recipe.test, val=recipe.val)
-    leaks = set(find_leaks(folder, splits))
-    if not leaks:
-        return folder, splits
-    kept = [split for image, split in zip(folder.images, splits, strict=True) if image.name not in leaks]
-    reason = "the same picture or group is among the test images, so it was not trained on"
-    return folder.without([Skipped(name, reason) for name in sorted(leaks)]), tuple(kept)
 
 
 def _numbers(images: Sequence[ImageFile], folder: ImageFolder) -> Any:

@@ -114,7 +114,7 @@ class FeatureExtractor:
     def engine(self, progress: Progress = silent) -> Engine:
         """What runs the network, made when it is first needed."""
         if self._engine is None:
-            step = f"Preparing the network at {self.image_size} px"
+            step = f"Preparing {self._backbone.spec.name} at {self.image_size} px"
             progress(step, 0, 1)
             key = self.key(" and ".join(self.outputs), "")
             self._engine = make_engine(
@@ -122,6 +122,10 @@ class FeatureExtractor:
             )
             progress(step, 1, 1)
         return self._engine
+
+    def rest(self) -> None:
+        """Let go of the engine, whose network takes megabytes; it is made again when it is needed."""
+        self._engine = None
 
     def key(self, output: str, view: str) -> FeatureKey:
         """What the features of one output and view are stored under."""

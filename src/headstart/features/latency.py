@@ -19,6 +19,8 @@ from headstart.networks.weights import find_weights
 from headstart.progress import Progress, silent
 
 NUM_BATCHES = 5  # At least; the first is not counted, since it makes and compiles things.
+_GLANCES, _SMALL_BATCH = 3, 4
+_LEAST_SECONDS_OF_A_GLANCE = 0.3
 _LEAST_SECONDS = 2.0  # Small networks run for so long, lest another process's burst be all that is seen.
 
 
@@ -62,16 +64,28 @@ def measure_latencies(specs: Sequence[BackboneSpec], *, progress: Progress = sil
 def _measure(spec: BackboneSpec, tell: Callable[[float], None]) -> float:
     """Milliseconds per image."""
     engine = _engine(spec)
-    shape = (BATCH_SIZE, spec.image_size, spec.image_size, 3)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    engine.run(pixels)
+    _seconds_of_a_batch(engine, spec.image_size, BATCH_SIZE)
     seconds: list[float] = []
     while len(seconds) < NUM_BATCHES or sum(seconds) < _LEAST_SECONDS:
         tell(min(1 + len(seconds), NUM_BATCHES) / (1 + NUM_BATCHES))
-        start = time.perf_counter()
-        engine.run(pixels)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(_seconds_of_a_batch(engine, spec.image_size, BATCH_SIZE))
     return float(np.median(seconds)) / BATCH_SIZE * 1000
+
+
+def glance(engine: Engine, image_size: int) -> float:
+    """Milliseconds per image of an engine that has been running: from three small batches, or more of a fast one."""
+    seconds: list[float] = []
+    while len(seconds) < _GLANCES or sum(seconds) < _LEAST_SECONDS_OF_A_GLANCE:
+        seconds.append(_seconds_of_a_batch(engine, image_size, _SMALL_BATCH))
+    return float(np.median(seconds)) / _SMALL_BATCH * 1000
+
+
+def _seconds_of_a_batch(engine: Engine, image_size: int, num_images: int) -> float:
+    shape = (num_images, image_size, image_size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    start = time.perf_counter()
+    engine.run(pixels)
+    return time.perf_counter() - start
 
 
 def _engine(spec: BackboneSpec) -> Engine:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import AS_IS, FLIPS
 from headstart.recipe import NUM_SCREENED, NUM_SCREENED_FOR_VIEWS
@@ -61,13 +59,14 @@ def choose_candidate(sizes: Sequence[int], views: str, fit: Callable[[Candidate,
         by_views = {each: fit(each, NUM_SCREENED_FOR_VIEWS) for each in (plain, mirrored)}
         # Asked only to be better on average, which is inside the noise for 320 images: of twelve splits of the solar
         # cells, 320 images found the gain of mirrored views on eight, 640 on all. Noise alone can choose them.
-        if by_views[mirrored].log_losses.sum() < by_views[plain].log_losses.sum():
+        if by_views[mirrored].held_out.loss < by_views[plain].held_out.loss:
             best = mirrored
-    trials = [trial for trial in (by_size, by_views) if trial and len(trial[plain].log_losses)]
+    trials = [trial for trial in (by_size, by_views) if trial and len(trial[plain].held_out)]
     if not trials:
         return Choice(best, "There are too few images to try other sizes or views." if by_size or by_views else "")
     figures = "; ".join(
-        f"on {len(trial[plain].log_losses)}: {', '.join(f'{each} {head.accuracy:.1%}' for each, head in trial.items())}"
+        f"on {len(trial[plain].held_out)}: "
+        + ", ".join(f"{each} {head.held_out.accuracy:.1%}" for each, head in trial.items())
         for trial in trials
     )
     return Choice(best, f"{best} chosen by cross-validated log loss on training images (accuracy {figures}).")
@@ -75,9 +74,7 @@ def choose_candidate(sizes: Sequence[int], views: str, fit: Callable[[Candidate,
 
 def _standing(first: LinearHead, other: LinearHead) -> float:
     """The mean log loss of a candidate, or that of the first where the gain over it could be noise."""
-    if not len(first.log_losses):
+    if not len(first.held_out):
         return 0.0
-    gains = first.log_losses - other.log_losses
-    standard_error = gains.std() / np.sqrt(len(gains))
-    sure = gains.mean() > _LEAST_STANDARD_ERRORS * standard_error
-    return float(other.log_losses.mean()) if sure else float(first.log_losses.mean())
+    sure = first.held_out.standard_errors_behind(other.held_out) > _LEAST_STANDARD_ERRORS
+    return other.held_out.loss if sure else first.held_out.loss

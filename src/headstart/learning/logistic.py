@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
 from headstart.learning.basis import Basis
+from headstart.learning.held_out import HeldOut
 from headstart.learning.lbfgs import minimize
 
 Matrix = npt.NDArray[np.floating]
@@ -39,15 +40,13 @@ class LinearHead:
         kernel: (d, num_classes) float32.
         bias: (num_classes,) float32.
         strength: the inverse penalty that was chosen.
-        accuracy: cross-validated, or nan where there were too few images.
-        log_losses: (num_images,) cross-validated log loss of each image at that strength; empty likewise.
+        held_out: the cross-validated answers at that strength, their loss the log loss.
     """
 
     kernel: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
     strength: float
-    accuracy: float
-    log_losses: npt.NDArray[np.float64]
+    held_out: HeldOut
 
     def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
         """(n, num_views, d) features to (n, num_classes) probabilities."""
@@ -72,13 +71,13 @@ def fit_linear_head(
     targets = np.eye(num_classes, dtype=np.float32)[labels]
     folds = assign_folds(labels, units, seed=seed)
     if folds.max() == 0:
-        strength, losses, accuracy = _FALLBACK_STRENGTH, np.zeros(0), float("nan")
+        strength, held_out = _FALLBACK_STRENGTH, HeldOut.nothing()
     else:
-        strength, losses, accuracy = _cross_validate(basis, labels, targets, folds)
+        strength, held_out = _cross_validate(basis, labels, targets, folds)
     every_image = np.ones((len(labels), 1))
     solution = _solve(basis, targets, every_image, strength, None, _TOLERANCE)
     kernel, bias = basis.unfold(solution[:, 0])
-    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength, accuracy, losses)
+    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength, held_out)
 
 
 def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
@@ -97,33 +96,27 @@ def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
     return np.array([fold_of_unit[unit] for unit in units.tolist()])
 
 
-def _cross_validate(
-    basis: Basis, labels: Labels, targets: Matrix, folds: Labels
-) -> tuple[float, npt.NDArray[np.float64], float]:
-    """The strength of least log loss, the log loss of each image there, and the accuracy there."""
+def _cross_validate(basis: Basis, labels: Labels, targets: Matrix, folds: Labels) -> tuple[float, HeldOut]:
+    """The strength of least log loss, and what is said of each image there."""
     every = np.arange(len(labels))
     trained_on = folds[:, None] != np.arange(folds.max() + 1)
-    best = (np.inf, STRENGTHS[0], np.zeros(0), 0.0)
+    best, least = (STRENGTHS[0], HeldOut.nothing()), np.inf
     solution, worse = None, 0
     for strength in STRENGTHS:
         # Where the loss is small its slope is small everywhere: the tolerance has to shrink with it.
-        tolerance = _TOLERANCE * min(1.0, best[0] / np.log(targets.shape[1]))
+        tolerance = _TOLERANCE * min(1.0, least / np.log(targets.shape[1]))
         solution = _solve(basis, targets, trained_on, strength, solution, tolerance)
         logits = _products(solution[..., :-1], basis.rows) + solution[..., -1:]
         losses = -log_softmax(logits, axis=0)[labels, folds, every]
         # A weaker penalty has to earn its place: far along the path the log loss is flat.
-        better = losses.mean() < best[0] * (1 - _LEAST_GAIN)
+        better = losses.mean() < least * (1 - _LEAST_GAIN)
         worse = 0 if better else worse + 1
         if better:
-            best = (
-                float(losses.mean()),
-                strength,
-                losses,
-                float((logits.argmax(axis=0)[folds, every] == labels).mean()),
-            )
+            least = float(losses.mean())
+            best = (strength, HeldOut(losses, logits.argmax(axis=0)[folds, every] == labels))
         if worse == _PATIENCE:
             break
-    return best[1], best[2], best[3]
+    return best
 
 
 def _solve(

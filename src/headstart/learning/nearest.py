@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import log_softmax
 
 from headstart.learning.basis import Basis
+from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import Labels, LinearHead, Matrix, assign_folds
 
 _SHARPNESSES = 10.0 ** np.arange(-2, 2.1, 0.25)  # Times one over the mean squared distance of an image to its class.
-_NO_LOSSES: npt.NDArray[np.float64] = np.zeros(0)
 _FALLBACK_SHARPNESS = 1.0  # Where there are too few images to cross-validate.
 
 
@@ -33,12 +32,12 @@ def fit_nearest_head(
     spread = float(((basis.rows - means[labels]) ** 2).sum(axis=1).mean()) or 1.0
     folds = assign_folds(labels, units, seed=seed)
     if folds.max() == 0:
-        sharpness, losses, accuracy = _FALLBACK_SHARPNESS / spread, _NO_LOSSES, float("nan")
+        sharpness, held_out = _FALLBACK_SHARPNESS / spread, HeldOut.nothing()
     else:
-        sharpness, losses, accuracy = _cross_validate(basis.rows, labels, num_classes, folds, spread)
+        sharpness, held_out = _cross_validate(basis.rows, labels, num_classes, folds, spread)
     solution = np.concatenate([means, -0.5 * (means**2).sum(axis=1, keepdims=True)], axis=1) * sharpness
     kernel, bias = basis.unfold(solution)
-    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), sharpness, accuracy, losses)
+    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), sharpness, held_out)
 
 
 def _class_means(rows: Matrix, labels: Labels, num_classes: int) -> Matrix:
@@ -52,8 +51,8 @@ def _class_means(rows: Matrix, labels: Labels, num_classes: int) -> Matrix:
 
 def _cross_validate(
     rows: Matrix, labels: Labels, num_classes: int, folds: Labels, spread: float
-) -> tuple[float, npt.NDArray[np.float64], float]:
-    """The sharpness of least log loss, the log loss of each image there, and the accuracy."""
+) -> tuple[float, HeldOut]:
+    """The sharpness of least log loss, and what is said of each image there."""
     scores = np.zeros((len(rows), num_classes))
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
@@ -62,5 +61,4 @@ def _cross_validate(
     every = np.arange(len(rows))
     losses = [-log_softmax(scores * each / spread, axis=1)[every, labels] for each in _SHARPNESSES]
     best = int(np.argmin([each.mean() for each in losses]))
-    accuracy = float((scores.argmax(axis=1) == labels).mean())
-    return float(_SHARPNESSES[best] / spread), losses[best], accuracy
+    return float(_SHARPNESSES[best] / spread), HeldOut(losses[best], scores.argmax(axis=1) == labels)

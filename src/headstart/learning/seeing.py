@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.errors import DataError
 from headstart.features.extract import FeatureExtractor, Features
+from headstart.features.latency import glance
 from headstart.features.pooling import pooled_blocks
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
+from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import LinearHead, fit_linear_head
+from headstart.learning.ridge import leave_one_out
 from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights
@@ -70,6 +75,22 @@ class Eyes:
             self._plans[size] = PlannedBackbone(self.spec, self.weights, size, seed=self._seed)
         return self._plans[size]
 
+    def sizes(self, recipe: Recipe) -> tuple[int, ...]:
+        """The sizes to try, the network's own first: or the one that was asked for, as near as its weights allow."""
+        wanted = (recipe.image_size,) if recipe.image_size else candidate_sizes(self.spec.image_size)
+        return tuple(dict.fromkeys(self.weights.fitting_size(size) for size in wanted))
+
+    def rest(self) -> None:
+        """Let go of networks and engines, which take hundreds of megabytes; they are made again when needed."""
+        for extractor in self._extractors.values():
+            extractor.rest()
+        for plan in self._plans.values():
+            plan.forget()
+
+    def milliseconds(self, size: int) -> float:
+        """How long an image takes on this machine, once the network has been running."""
+        return glance(self._extractor(size).engine(self.progress), size)
+
     def blocks(self, size: int) -> tuple[int, ...]:
         """How many features each mean and each maximum has."""
         plan = self.plan(size)
@@ -77,16 +98,19 @@ class Eyes:
 
     def look(self, images: Sequence[ImageFile], candidate: Candidate, step: str = "Computing features") -> Features:
         """The features of images, from the store or computed."""
-        size = candidate.image_size
-        if size not in self._extractors:
-            self._extractors[size] = FeatureExtractor(self.plan(size), self._output)
+        extractor = self._extractor(candidate.image_size)
         with self._clock.measures("features"):
-            features = self._extractors[size].extract(images, candidate.views, step=step, progress=self.progress)
+            features = extractor.extract(images, candidate.views, step=step, progress=self.progress)
         self._computed |= features.computed
         if features.num_passes:
             self._num_passes += features.num_passes
             self._seconds += features.seconds
         return features
+
+    def _extractor(self, size: int) -> FeatureExtractor:
+        if size not in self._extractors:
+            self._extractors[size] = FeatureExtractor(self.plan(size), self._output)
+        return self._extractors[size]
 
     def counts(self, images: Sequence[ImageFile]) -> dict[str, Any]:
         """How many of some images were computed and how many were there, and how fast."""
@@ -107,39 +131,60 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
     Raises:
         DataError: none of the images that are tried can be decoded.
     """
-    native = eyes.weights.fitting_size(eyes.spec.image_size)
-    if recipe.image_size is not None:
-        sizes: tuple[int, ...] = (eyes.weights.fitting_size(recipe.image_size),)
-    elif recipe.head == "flatten":
-        sizes = (native,)
-    else:
-        sizes = tuple(dict.fromkeys(eyes.weights.fitting_size(size) for size in candidate_sizes(eyes.spec.image_size)))
+    sizes = eyes.sizes(recipe)
+    if recipe.head == "flatten":
+        sizes = sizes[:1]
     views = "one" if recipe.head == "flatten" else recipe.views
 
     def fit(candidate: Candidate, count: int) -> LinearHead:
-        part = _part_of(images, count, recipe.seed)
-        features = eyes.look(part, candidate, "Trying sizes and views")
-        failed = {each.name for each in features.failures}
-        part = [image for image in part if image.name not in failed]
-        if not part:
-            first = features.failures[0]
-            raise DataError(
-                f"None of the {len(failed)} images that were tried can be decoded; the first is {first.name}: "
-                f"{first.reason}."
-            )
-        labels = np.array([class_names.index(image.label) for image in part])
-        return fit_linear_head(
-            features.values,
-            labels,
-            len(class_names),
-            unit_numbers(part),
-            seed=recipe.seed,
-            blocks=eyes.blocks(candidate.image_size),
-        )
+        part = part_of(images, count, recipe.seed)
+        return learn(part, class_names, eyes, candidate, "Trying sizes and views").linear_head(recipe.seed)
 
     return choose_candidate(sizes, views, fit)
 
 
-def _part_of(images: Sequence[ImageFile], count: int, seed: int) -> list[ImageFile]:
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """What a head learns from; see `fit_linear_head`."""
+
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    num_classes: int
+    units: npt.NDArray[np.int64]
+    blocks: tuple[int, ...]
+
+    def linear_head(self, seed: int) -> LinearHead:
+        """The head that is shipped."""
+        return fit_linear_head(self.features, self.labels, self.num_classes, self.units, seed=seed, blocks=self.blocks)
+
+    def leave_one_out(self) -> HeldOut:
+        """The quick look."""
+        return leave_one_out(self.features, self.labels, self.num_classes, self.units, blocks=self.blocks)
+
+
+def learn(
+    images: Sequence[ImageFile], class_names: Sequence[str], eyes: Eyes, candidate: Candidate, step: str
+) -> Lesson:
+    """Look at images; those that cannot be decoded are left out.
+
+    Raises:
+        DataError: none of them can be decoded.
+    """
+    features = eyes.look(images, candidate, step)
+    failed = {each.name for each in features.failures}
+    seen = [image for image in images if image.name not in failed]
+    if not seen:
+        first = features.failures[0]
+        raise DataError(
+            f"None of the {len(failed)} images that were tried can be decoded; the first is {first.name}: "
+            f"{first.reason}."
+        )
+    labels = np.array([class_names.index(image.label) for image in seen])
+    blocks = eyes.blocks(candidate.image_size)
+    return Lesson(features.values, labels, len(class_names), unit_numbers(seen), blocks)
+
+
+def part_of(images: Sequence[ImageFile], count: int, seed: int) -> list[ImageFile]:
+    """A part of the images, each class in proportion; the same for the same seed."""
     chosen = stratified_subset([image.label for image in images], [image.sha256 for image in images], count, seed)
     return [images[index] for index in chosen]

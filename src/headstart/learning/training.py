@@ -210,7 +210,7 @@ def _fit_at_once(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fit
     blocks = eyes.blocks(job.candidate.image_size)
     head = fit(values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed, blocks=blocks)
     model = grow_linear_head(eyes.plan(job.candidate.image_size).build(job.candidate.views), head)
-    chosen = "was chosen by cross-validation" if len(head.log_losses) else "is the default: too few images to choose"
+    chosen = "was chosen by cross-validation" if len(head.held_out) else "is the default: too few images to choose"
     name, number = _NAMES[job.recipe.head]
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
     return _Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)

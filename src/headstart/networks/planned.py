@@ -30,13 +30,14 @@ class _Note:
     fingerprint: str
     stages: tuple[Stage, ...]
     ends_in_tokens: bool
+    num_params: int
 
     @staticmethod
     def from_json(text: str) -> _Note | None:
         try:
             known = json.loads(text)
             stages = tuple(Stage(**stage) for stage in known["stages"])
-            return _Note(known["fingerprint"], stages, known["ends_in_tokens"])
+            return _Note(known["fingerprint"], stages, known["ends_in_tokens"], known["num_params"])
         except (ValueError, KeyError, TypeError):  # Of a version that wrote other notes.
             return None
 
@@ -71,6 +72,16 @@ class PlannedBackbone:
         """Whether its output is (n, t, c)."""
         return self._note.ends_in_tokens
 
+    @property
+    def num_params(self) -> int:
+        """Its numbers, without a top."""
+        return self._note.num_params
+
+    def forget(self) -> None:
+        """Let go of what was built, whose weights take megabytes; it is built again where it is needed."""
+        _ = self._note  # Kept, since it would be built for that alone.
+        self._built.clear()
+
     def build(self, views: tuple[str, ...] = AS_IS) -> Backbone:
         """The backbone for some views, made once. What there is to know of it is written down for the next process.
 
@@ -79,7 +90,7 @@ class PlannedBackbone:
         """
         if views not in self._built:
             built = build_backbone(self.spec, self.weights, self.image_size, views=views, seed=self._seed)
-            self._check(_Note(built.fingerprint, built.stages, built.ends_in_tokens))
+            self._check(_note_of(built))
             self._built[views] = built
         return self._built[views]
 
@@ -89,7 +100,7 @@ class PlannedBackbone:
         if note := self._remembered():
             return note
         built = self.build()
-        return _Note(built.fingerprint, built.stages, built.ends_in_tokens)
+        return _note_of(built)
 
     def _check(self, note: _Note) -> None:
         remembered = self._remembered()
@@ -133,6 +144,10 @@ class PlannedBackbone:
             _code_sha256(),
         )
         return cache_folder("engines") / f"weights-{name}-{_sha256(json.dumps(facts))[:32]}.json"
+
+
+def _note_of(built: Backbone) -> _Note:
+    return _Note(built.fingerprint, built.stages, built.ends_in_tokens, built.model.count_params())
 
 
 @functools.cache

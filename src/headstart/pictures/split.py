@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import DataError
-from headstart.pictures.folder import ImageFile, ImageFolder
+from headstart.pictures.folder import ImageFile, ImageFolder, Skipped
 
 _NUM_ORDERS = 20  # Only groups that hold several classes can make an order fail; then the next order is tried.
 
@@ -82,6 +82,19 @@ def assign_splits(folder: ImageFolder, *, seed: int, test: float = 0.2, val: flo
         for member in pool.units[index].members:
             splits[member] = side
     return tuple(splits)
+
+
+def split_images(
+    folder: ImageFolder, *, seed: int, test: float = 0.2, val: float = 0.15
+) -> tuple[ImageFolder, tuple[str, ...]]:
+    """Split the images, and drop training images whose content or group is also in the test."""
+    splits = assign_splits(folder, seed=seed, test=test, val=val)
+    leaks = set(find_leaks(folder, splits))
+    if not leaks:
+        return folder, splits
+    kept = [split for image, split in zip(folder.images, splits, strict=True) if image.name not in leaks]
+    reason = "the same picture or group is among the test images, so it was not trained on"
+    return folder.without([Skipped(name, reason) for name in sorted(leaks)]), tuple(kept)
 
 
 def find_leaks(folder: ImageFolder, splits: Sequence[str]) -> tuple[str, ...]:

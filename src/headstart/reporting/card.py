@@ -10,7 +10,8 @@ import re
 
 import jinja2
 
-from headstart.reporting.report import ReportContent, baseline, clean, confusions, evidence, headline, points
+from headstart.reporting.report import ReportContent, baseline, confusions, evidence, headline
+from headstart.reporting.words import clean, points
 
 MAX_CONFUSIONS = 5
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import base64
 import math
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import jinja2
-
 from headstart.pictures.folder import Skipped
+from headstart.reporting.page import page_environment
+from headstart.reporting.words import clean, points
 from headstart.scoring.evaluation import ClassScore, Evaluation
 from headstart.scoring.intervals import wilson
 
@@ -23,9 +22,6 @@ MAX_MISTAKES = 24
 MAX_SKIPPED = 50
 MAX_CONFUSIONS = 5
 MAX_TEXT_CLASSES = 30
-
-# Control characters, line and paragraph separators, marks that reorder text, lone surrogates (undecodable file names).
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -101,16 +97,8 @@ class ReportContent:
 
 def render(content: ReportContent) -> str:
     """Draw the report as one HTML page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("headstart.reporting", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        clean=clean, points=points, duration=duration, percent_of=_percent_of, data_uri=_data_uri
-    )
+    environment = page_environment()
+    environment.filters.update(percent_of=_percent_of, data_uri=_data_uri)
     evaluation = content.evaluation
     steps = {step: spent for step, spent in content.seconds.items() if step != "total"}
     return environment.get_template("report.html.j2").render(
@@ -203,27 +191,6 @@ def confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
         if count and row != column
     ]
     return sorted(wrong, key=lambda each: -each[2])
-
-
-def points(share: float) -> str:
-    """Write a share as a number out of 100; what is not perfect is never rounded up to 100."""
-    if share >= 1:
-        return "100"
-    return f"{min(100 * share, 99.9):.1f}"
-
-
-def duration(seconds: float) -> str:
-    """Write a duration as a person would."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def clean(text: str) -> str:
-    """Make a name harmless to show: line breaks become ⏎, what cannot be shown or reorders text becomes �."""
-    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", re.sub("\r\n|[\n\r]", " ⏎ ", text).replace("\t", " "))
 
 
 def _rows(evaluation: Evaluation) -> enumerate[tuple[int, ...]]:

@@ -30,6 +30,7 @@ PREDICTIONS_FILE = "predictions.csv"
 HISTORY_FILE = "history.csv"
 REPORT_FILE = "report.html"
 CARD_FILE = "README.md"
+COMPARISON_FILE = "comparison.json"
 MANIFEST_FILE = "MANIFEST.json"
 
 _NEEDED = (RUN_FILE, SPLIT_FILE, EVALUATION_FILE, PREDICTIONS_FILE)
@@ -41,18 +42,19 @@ def data_hash(folder: ImageFolder) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def start_run(out: str | Path | None, folder: ImageFolder, identity: Mapping[str, Any]) -> Path:
+def start_run(out: str | Path | None, folder: ImageFolder, identity: Mapping[str, Any], kind: str = "") -> Path:
     """Find or make the folder of a run, and see that it can be written to.
 
     Args:
         out: where the user wants it, or None for the next free folder below ``runs/``.
         folder: the data, for the default name.
         identity: the recipe and the hash of the data; the same identity is the same run.
+        kind: what the default name ends in, such as "-compare".
 
     Raises:
         RunError: something else lies there, or it cannot be written to.
     """
-    path = Path(out) if out is not None else _free_folder(folder.root, identity)
+    path = Path(out) if out is not None else _free_folder(folder.root, identity, kind)
     if folder.root.is_dir() and path.resolve().is_relative_to(folder.root.resolve()):
         raise RunError(
             f"The run folder {path} would lie inside {folder.root} and be taken for a class the next time. "
@@ -113,6 +115,8 @@ def open_run(path: str | Path) -> dict[str, Any]:
     folder = Path(path)
     if not (folder / RUN_FILE).is_file():
         raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}. Expected one that 'headstart fit' made.")
+    if (folder / COMPARISON_FILE).is_file():
+        raise RunError(f"{folder} holds a comparison and no classifier. Expected a folder that 'headstart fit' made.")
     if not (folder / MANIFEST_FILE).is_file():
         raise RunError(f"{folder} is unfinished: it has no {MANIFEST_FILE}. Run the same 'headstart fit' again.")
     try:
@@ -189,9 +193,10 @@ def now() -> str:
     return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def _free_folder(root: Path, identity: Mapping[str, Any]) -> Path:
+def _free_folder(root: Path, identity: Mapping[str, Any], kind: str) -> Path:
     """The first of runs/NAME, runs/NAME-2, ... that is free, or unfinished and the same."""
     stem = re.sub(r"[^\w.-]+", "-", root.resolve().stem if root.is_file() else root.resolve().name).strip("-.") or "run"
+    stem += kind
     number = 1
     while True:
         path = Path("runs") / (stem if number == 1 else f"{stem}-{number}")

@@ -1,0 +1,50 @@
+"""What heads say of images that they did not learn from: the ground on which anything is chosen before the test."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What is said of each image by what other images taught.
+
+    Attributes:
+        losses: (n,) what is lost on each image; empty where there were too few images to hold any out.
+        right: (n,) whether the most likely class is the image's own.
+    """
+
+    losses: npt.NDArray[np.float64]
+    right: npt.NDArray[np.bool_]
+
+    @staticmethod
+    def nothing() -> HeldOut:
+        """Of no image."""
+        return HeldOut(np.zeros(0), np.zeros(0, np.bool_))
+
+    def __len__(self) -> int:
+        """How many images were held out."""
+        return len(self.losses)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss; not a number where no image was held out."""
+        return float(self.losses.mean()) if len(self) else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        """The share that is right; not a number where no image was held out."""
+        return float(self.right.mean()) if len(self) else float("nan")
+
+    def standard_errors_behind(self, other: HeldOut) -> float:
+        """By how many standard errors the mean loss is above that of another on the same images.
+
+        Both saw the same images, so what is hard about an image falls out of the difference.
+        """
+        gaps = self.losses - other.losses
+        spread = float(gaps.std()) / np.sqrt(max(len(gaps), 1))
+        mean = float(gaps.mean()) if len(gaps) else 0.0
+        return mean / spread if spread else float(np.inf * np.sign(mean)) if mean else 0.0

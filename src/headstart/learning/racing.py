@@ -1,0 +1,228 @@
+"""Networks compared on the user's own training images: halving over features that are computed once and kept.
+
+On the first rung ridge regression takes a quick look; from the second on the head that is shipped is cross-validated;
+for the last each network that is left also tries a larger image size. The test images play no part. What was computed
+is in the store, so the same comparison goes on after a kill, and the training after it begins with features ready.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from headstart.errors import DataError, HeadstartError
+from headstart.features.pooling import POOLED
+from headstart.learning.choosing import Candidate, choose_candidate
+from headstart.learning.halving import halve, rungs
+from headstart.learning.held_out import HeldOut
+from headstart.learning.logistic import LinearHead
+from headstart.learning.seeing import Eyes, learn, part_of
+from headstart.networks.backbone import AS_IS
+from headstart.networks.rows import BackboneSpec
+from headstart.networks.weights import Weights
+from headstart.pictures.folder import ImageFile
+from headstart.progress import Progress
+from headstart.recipe import Recipe
+from headstart.scoring.comparison import Ranked
+from headstart.scoring.intervals import wilson
+from headstart.scoring.paired import TIED_ABOVE, mcnemar
+
+Tell = Callable[[Ranked], None]
+
+
+class Budget:
+    """The time that a comparison may take."""
+
+    def __init__(self, end: float | None) -> None:
+        """Take when it has to be over, on the clock of `time.perf_counter`; None is never."""
+        self._end = float("inf") if end is None else end
+
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - time.perf_counter()
+
+    def over(self, progress: Progress) -> Progress:
+        """The same progress, which stops the work when the time is up."""
+
+        def tell(step: str, done: int, total: int) -> None:
+            progress(step, done, total)
+            if self.left() < 0:
+                raise _TimeIsUpError
+
+        return tell
+
+
+class _TimeIsUpError(Exception):
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """Who was compared, and who could not be."""
+
+    ranking: tuple[Ranked, ...]
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def compare_backbones(
+    images: Sequence[ImageFile],
+    class_names: Sequence[str],
+    networks: Mapping[BackboneSpec, Weights],
+    recipe: Recipe,
+    budget: Budget,
+    *,
+    tell: Tell,
+    progress: Progress,
+) -> Field:
+    """Rank networks by how well a linear head on their frozen features does.
+
+    Args:
+        images: to learn from, and nothing else.
+        class_names: in order.
+        networks: with their weights.
+        recipe: of which the image size and the seed matter.
+        budget: when it is used up, what is known by then is ranked.
+        tell: called with a network each time it was judged.
+        progress: told how far it is.
+
+    Raises:
+        DataError: no network could be judged, for want of time or of images.
+    """
+    watched = budget.over(progress)
+    contestants = [_Contestant(spec, weights, recipe, watched) for spec, weights in networks.items()]
+    contestants.sort(key=lambda each: each.spec.num_params * each.spec.image_size**2)  # The quickest first.
+    race = _Race(images, class_names, recipe, budget, tell)
+    history = halve(contestants, len(images), race.judge)
+    if not history:
+        problems = "; ".join(f"{name}: {reason}" for name, reason in race.left_out.items())
+        raise DataError(f"No network could be judged. {problems or 'There are none.'}")
+    return Field(tuple(race.ranking(history)), race.left_out, tuple(race.notes()))
+
+
+class _Contestant:
+    """One network in the race."""
+
+    def __init__(self, spec: BackboneSpec, weights: Weights, recipe: Recipe, progress: Progress) -> None:
+        self.spec, self.weights = spec, weights
+        self.eyes = Eyes(spec, weights, POOLED, recipe.seed, self, progress)
+        self.sizes = self.eyes.sizes(recipe)
+        self.size = self.sizes[0]
+        self.seconds = 0.0
+        self.latencies: dict[int, float] = {}
+
+    @contextmanager
+    def measures(self, step: str) -> Iterator[None]:
+        """All its time is counted by the race."""
+        yield
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count the seconds, and rest afterwards."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.eyes.rest()
+            gc.collect()  # A Keras model is a ring of references.
+            self.seconds += time.perf_counter() - start
+
+    def latency(self, size: int) -> float:
+        """Milliseconds per image, measured while its network is at hand."""
+        if size not in self.latencies:
+            self.latencies[size] = self.eyes.milliseconds(size)
+        return self.latencies[size]
+
+
+class _Race:
+    """Judges contestants on a part of the images, and ranks them."""
+
+    def __init__(
+        self, images: Sequence[ImageFile], class_names: Sequence[str], recipe: Recipe, budget: Budget, tell: Tell
+    ) -> None:
+        self._images, self._class_names, self._seed = images, class_names, recipe.seed
+        self._budget, self._tell = budget, tell
+        self._last = len(rungs(len(images))) - 1
+        self._stopped = False
+        self._num_seen: dict[_Contestant, int] = {}
+        self.left_out: dict[str, str] = {}
+
+    def judge(self, one: _Contestant, count: int, rung: int) -> HeldOut | None:
+        """See `halve`."""
+        missing = count - self._num_seen.get(one, 0)
+        if one.latencies and missing * one.latency(one.size) / 1000 > self._budget.left():
+            self._stopped = True
+            return None
+        try:
+            with one.at_work():
+                size = self._choose_size(one) if rung == self._last else one.size
+                held_out = self._judge(one, size, count, rung)
+                one.latency(size)
+        except _TimeIsUpError:
+            self._stopped = True
+            if not one.latencies:
+                self.left_out[one.spec.name] = "the time was used up before it could be tried"
+            return None
+        except HeadstartError as error:
+            self.left_out[one.spec.name] = str(error)
+            return None
+        self._num_seen[one], one.size = count, size
+        self._tell(self._ranked(one, held_out))
+        return held_out
+
+    def _judge(self, one: _Contestant, size: int, count: int, rung: int) -> HeldOut:
+        part = part_of(self._images, count, self._seed)
+        lesson = learn(part, self._class_names, one.eyes, Candidate(size, AS_IS), one.spec.name)
+        quick = lesson.leave_one_out() if rung == 0 else lesson.linear_head(self._seed).held_out
+        # Fewer than two images of a class cannot be cross-validated, but each of them can be left out.
+        return quick if len(quick) else lesson.leave_one_out()
+
+    def _choose_size(self, one: _Contestant) -> int:
+        def fit(candidate: Candidate, count: int) -> LinearHead:
+            part = part_of(self._images, count, self._seed)
+            step = f"{one.spec.name}, trying sizes"
+            return learn(part, self._class_names, one.eyes, candidate, step).linear_head(self._seed)
+
+        return choose_candidate(one.sizes, "one", fit).candidate.image_size
+
+    def ranking(self, history: Sequence[Mapping[_Contestant, HeldOut]]) -> list[Ranked]:
+        """Who came furthest first, then by accuracy; equals by the loss."""
+        finalists = history[-1]
+        best = max(finalists, key=lambda each: (finalists[each].accuracy, -finalists[each].loss))
+        ranked: dict[_Contestant, Ranked] = {}
+        for judged in reversed(history):
+            by_merit = sorted(judged, key=lambda each: (-judged[each].accuracy, judged[each].loss))
+            for each in by_merit:
+                if each not in ranked:
+                    ranked[each] = self._ranked(each, judged[each], judged.get(best), is_final=judged is finalists)
+        return list(ranked.values())
+
+    def _ranked(
+        self, one: _Contestant, held_out: HeldOut, best: HeldOut | None = None, *, is_final: bool = False
+    ) -> Ranked:
+        low, high = wilson(int(held_out.right.sum()), len(held_out))
+        p_value = mcnemar(best.right, held_out.right) if best else None
+        plan = one.eyes.plan(one.size)
+        return Ranked(
+            backbone=one.spec.name,
+            image_size=one.size,
+            num_images=len(held_out),
+            accuracy=held_out.accuracy,
+            accuracy_low=low,
+            accuracy_high=high,
+            p_value=p_value,
+            tied_with_best=is_final and (p_value or 0.0) > TIED_ABOVE,
+            latency_ms=one.latency(one.size),
+            size_mb=plan.num_params * 4 / 1e6,
+            num_params=plan.num_params,
+            seconds=one.seconds,
+            weights=one.weights.source,
+        )
+
+    def notes(self) -> Iterator[str]:
+        """What a reader must not miss."""
+        if self._stopped:
+            yield "The time was used up before every network had seen all the images that it should have."
