@@ -6,7 +6,7 @@ Each measurement is a process of its own; the four take turns, and medians are q
 
 - bare: the engine on ready pixels.
 - decode: reading and decoding on one thread, nothing else.
-- pass: `FeatureExtractor.extract` into an empty store: decoding, the network and writing.
+- pass: `Extractor.extract` into an empty store: decoding, the network and writing.
 - keras: ``image_dataset_from_directory`` and ``predict`` with the same network on the same backend.
 
 The bound is what the cores must do at least: (core-seconds of bare + core-seconds of decode) / cores.
@@ -73,7 +73,7 @@ def report(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]])
 def measure(options: argparse.Namespace) -> dict[str, float]:
     import numpy as np
 
-    from headstart.features.extract import FeatureExtractor
+    from headstart.features.extract import Extractor
     from headstart.networks.backbone import build_backbone
     from headstart.networks.catalogue import find_backbone
     from headstart.networks.weights import find_weights
@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     size = weights.fitting_size(spec.image_size)
     pixels = np.stack([decode(read(image.path), (size, size)) for image in images[:64]])
     backbone = build_backbone(spec, weights, size)
-    extractor = FeatureExtractor(backbone)
+    extractor = Extractor(backbone)
     if options.mode in {"bare", "pass"}:
         engine = extractor.engine()
         list(engine.stream((None, each) for each in pixels))

@@ -25,7 +25,7 @@ from elpv import write_manifest
 from table import row
 
 from headstart.errors import DataError
-from headstart.features.extract import FeatureExtractor
+from headstart.features.extract import Extractor
 from headstart.features.pooling import feature_model
 from headstart.learning.logistic import fit_linear_head
 from headstart.networks.backbone import build_backbone
@@ -100,7 +100,7 @@ def measure(name, images, is_test, options):
     with tempfile.TemporaryDirectory() as cache:
         os.environ["HEADSTART_CACHE"] = cache
         for precision in PRECISIONS:
-            extractor = FeatureExtractor(backbone, precision=precision, calibration=calibration)
+            extractor = Extractor(backbone, precision=precision, calibration=calibration)
             try:
                 values[precision] = extractor.extract(images).values
             except DataError as error:

@@ -66,14 +66,14 @@ def draw(folder: Path, number: int) -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    from headstart.features.extract import FeatureExtractor
+    from headstart.features.extract import Extractor
     from headstart.networks.backbone import build_backbone
     from headstart.networks.catalogue import find_backbone
     from headstart.networks.weights import find_weights
     from headstart.pictures.scan import scan
 
     spec = find_backbone("MobileNet")
-    extractor = FeatureExtractor(build_backbone(spec, find_weights(spec, "none"), SIDE, seed=0))
+    extractor = Extractor(build_backbone(spec, find_weights(spec, "none"), SIDE, seed=0))
     extractor.engine()
     base = peak_mb()
     start = time.perf_counter()

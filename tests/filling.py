@@ -36,7 +36,7 @@ def fill(cache, images, chunk, reports, start=None):
         start: a barrier to wait at, if all are to begin at once.
     """
     os.environ["HEADSTART_CACHE"] = str(cache)
-    from headstart.features.extract import FeatureExtractor
+    from headstart.features.extract import Extractor
     from headstart.features.store import FeatureStore
     from tiny import tiny_backbone
 
@@ -52,7 +52,7 @@ def fill(cache, images, chunk, reports, start=None):
         return added
 
     FeatureStore.add = add_and_report
-    extractor = FeatureExtractor(tiny_backbone())
+    extractor = Extractor(tiny_backbone())
     if start:
         start.wait(120)
     for place in range(0, len(images), chunk):

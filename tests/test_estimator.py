@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import FunctionTransformer  # noqa: E402
 from sklearn.utils import estimator_checks  # noqa: E402
 
-from headstart import HeadstartClassifier  # noqa: E402
+from headstart import FeatureExtractor, HeadstartClassifier  # noqa: E402
 
 SIZE = 33
 
@@ -127,17 +127,17 @@ def test_what_is_not_fitted_says_so(pictures):
 
 
 def test_cross_validation_computes_each_image_once(pictures, monkeypatch):
-    from headstart.features.extract import FeatureExtractor
+    from headstart.features.extract import Extractor
 
     passes = []
-    extract = FeatureExtractor.extract
+    extract = Extractor.extract
 
     def counted(*arguments, **more):
         features = extract(*arguments, **more)
         passes.append(features.num_passes)
         return features
 
-    monkeypatch.setattr(FeatureExtractor, "extract", counted)
+    monkeypatch.setattr(Extractor, "extract", counted)
     scores = cross_val_score(classifier(seed=5), *pictures, cv=3)
     assert scores.tolist() == [1.0, 1.0, 1.0]
     assert sum(passes) == 30
@@ -214,3 +214,47 @@ def test_scikit_learn_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[sklearn\]'"):
         importlib.reload(estimator)
+
+
+def transformer(**more):
+    return FeatureExtractor(**{"weights": "none", "image_size": SIZE, **more})
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_transformer_keeps_the_same_rules(rule):
+    rule("FeatureExtractor", transformer())
+
+
+def test_the_transformer_gives_a_row_of_features_for_each_image(pictures):
+    rows = transformer().fit_transform(pictures[0][:7])
+    assert rows.shape == (7, 4576)
+    assert rows.dtype == np.float32
+    assert transformer().transform([]).shape == (0, 4576)
+    np.testing.assert_array_equal(transformer().transform(pictures[0][:7][::-1]), rows[::-1])
+
+
+def test_pixels_give_what_their_files_give(pictures):
+    pixels = np.stack([np.asarray(Image.open(path)) for path in pictures[0][:5]])
+    np.testing.assert_array_equal(transformer().transform(pixels), transformer().transform(pictures[0][:5]))
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 8, 8, 3)), np.zeros((2, 8, 8, 1), np.uint8)])
+def test_other_pixels_are_refused(wrong):
+    with pytest.raises(DataError, match=r"Expected pixels \(n, h, w, 3\) of uint8"):
+        transformer().transform(wrong)
+
+
+def test_a_head_of_ones_own_in_a_pipeline(pictures):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    pipeline = make_pipeline(transformer(views="flips"), StandardScaler(), LogisticRegression())
+    assert cross_val_score(pipeline, *pictures, cv=3).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [({"views": "auto"}, DataError), ({"backbone": "MobilNet"}, UnknownNameError)]
+)
+def test_wrong_parameters_of_the_transformer_are_refused(pictures, wrong, error):
+    with pytest.raises(error):
+        transformer(**wrong).fit(pictures[0])

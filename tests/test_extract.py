@@ -11,7 +11,7 @@ from PIL import Image
 
 from headstart.errors import DataError, UnknownNameError
 from headstart.features import decoding, feature_pass
-from headstart.features.extract import FeatureExtractor, extract_together
+from headstart.features.extract import Extractor, extract_together
 from headstart.features.pooling import ACTIVATIONS, POOLED, feature_model, pooled_blocks
 from headstart.features.store import FeatureStore
 from headstart.networks import engine as engine_module
@@ -37,8 +37,8 @@ def images(tmp_path, empty_cache):
 
 @pytest.mark.backend
 def test_computes_once_and_gives_the_same_bits_again(backbone, images):
-    first = FeatureExtractor(backbone).extract(images, FOUR)
-    again = FeatureExtractor(backbone).extract(images, FOUR)
+    first = Extractor(backbone).extract(images, FOUR)
+    again = Extractor(backbone).extract(images, FOUR)
     assert first.values.shape == (20, 4, 2 * (4 + 6))
     assert first.values.dtype == np.float32
     assert (first.num_passes, len(first.computed)) == (80, 20)
@@ -57,57 +57,57 @@ def test_features_are_the_mean_and_maximum_of_every_stage(backbone, images):
         )
         pooled = [pool(np.asarray(stage), axis=(1, 2)) for stage in stages for pool in (np.mean, np.max)]
         expected.append(np.concatenate(pooled, axis=1))
-    found = FeatureExtractor(backbone).extract(images[:3], FOUR).values
+    found = Extractor(backbone).extract(images[:3], FOUR).values
     np.testing.assert_allclose(found, np.stack(expected, axis=1), atol=1e-4)
 
 
 def test_activations_are_the_networks_own(backbone, images):
     pixels = np.stack([decode(image.path.read_bytes(), (32, 32)) for image in images[:3]])
     expected = np.asarray(backbone.model.predict(pixels, verbose=0)).reshape(3, -1)
-    found = FeatureExtractor(backbone, ACTIVATIONS).extract(images[:3]).values[:, 0]
+    found = Extractor(backbone, ACTIVATIONS).extract(images[:3]).values[:, 0]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_ten_more_images_cost_ten(backbone, images, tmp_path):
-    before = FeatureExtractor(backbone).extract(images)
+    before = Extractor(backbone).extract(images)
     more = write_images(tmp_path / "photos", 10, start=20)
-    after = FeatureExtractor(backbone).extract([*more, *images])
+    after = Extractor(backbone).extract([*more, *images])
     assert (after.num_passes, after.computed) == (10, {image.name for image in more})
     assert after.values[10:].tobytes() == before.values.tobytes()
 
 
 def test_a_new_view_alone_is_stored_beside(backbone, images):
-    plain = FeatureExtractor(backbone).extract(images)
-    both = FeatureExtractor(backbone).extract(images, ("as_is", "mirrored"))
+    plain = Extractor(backbone).extract(images)
+    both = Extractor(backbone).extract(images, ("as_is", "mirrored"))
     np.testing.assert_allclose(both.values[:, 0], plain.values[:, 0], atol=1e-6)
-    assert FeatureExtractor(backbone).extract(images, ("mirrored",)).num_passes == 0
+    assert Extractor(backbone).extract(images, ("mirrored",)).num_passes == 0
 
 
 def test_renaming_and_relabelling_computes_nothing(backbone, images, tmp_path):
-    before = FeatureExtractor(backbone).extract(images)
+    before = Extractor(backbone).extract(images)
     renamed = []
     for image in images:
         path = tmp_path / "elsewhere" / f"new-{image.name}"
         path.parent.mkdir(exist_ok=True)
         shutil.move(image.path, path)
         renamed.append(dataclasses.replace(image, path=path, name=path.name, label="other"))
-    after = FeatureExtractor(backbone).extract(renamed)
+    after = Extractor(backbone).extract(renamed)
     assert after.num_passes == 0
     assert after.values.tobytes() == before.values.tobytes()
 
 
 def test_duplicates_are_computed_once(backbone, images):
     twice = [*images[:2], dataclasses.replace(images[0], name="copy.png")]
-    found = FeatureExtractor(backbone).extract(twice)
+    found = Extractor(backbone).extract(twice)
     assert found.num_passes == 2
     assert np.array_equal(found.values[0], found.values[2])
 
 
 def test_another_network_or_size_shares_nothing(backbone, images):
-    FeatureExtractor(backbone).extract(images)
+    Extractor(backbone).extract(images)
     for other in (tiny_backbone(seed=1), tiny_backbone(36)):
-        assert FeatureExtractor(other).extract(images).num_passes == 20
-    assert FeatureExtractor(tiny_backbone()).extract(images).num_passes == 0
+        assert Extractor(other).extract(images).num_passes == 20
+    assert Extractor(tiny_backbone()).extract(images).num_passes == 0
 
 
 def test_what_cannot_be_decoded_is_left_out_with_its_reason(backbone, images):
@@ -117,7 +117,7 @@ def test_what_cannot_be_decoded_is_left_out_with_its_reason(backbone, images):
     broken.write_bytes(b"no picture")
     sha256 = hashlib.sha256(broken.read_bytes()).hexdigest()
     broken_image = dataclasses.replace(images[7], path=broken, name="broken.png", sha256=sha256)
-    found = FeatureExtractor(backbone).extract([*images, broken_image], ("as_is", "turned"))
+    found = Extractor(backbone).extract([*images, broken_image], ("as_is", "turned"))
     reasons = {failure.name: failure.reason for failure in found.failures}
     assert list(reasons) == ["003.png", "005.png", "broken.png"]
     assert reasons["003.png"] == "it changed while headstart was running"
@@ -125,7 +125,7 @@ def test_what_cannot_be_decoded_is_left_out_with_its_reason(backbone, images):
     assert found.values.shape[:2] == (18, 2)
     assert found.num_passes == 36
     good = [image for image in images if image.name not in reasons]
-    again = FeatureExtractor(backbone).extract(good, ("as_is", "turned"))
+    again = Extractor(backbone).extract(good, ("as_is", "turned"))
     assert again.num_passes == 0
     assert again.values.tobytes() == found.values.tobytes()
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_decoded_is_left_out_with_its_reason(backbone, images):
 def test_nothing_usable_gives_nothing(backbone, images):
     for image in images[:2]:
         image.path.unlink()
-    found = FeatureExtractor(backbone).extract(images[:2], FOUR)
+    found = Extractor(backbone).extract(images[:2], FOUR)
     assert found.values.shape == (0, 4, 0)
     assert (len(found.failures), found.num_passes, found.computed) == (2, 0, frozenset())
 
@@ -148,19 +148,19 @@ def test_an_interrupted_run_keeps_what_it_computed(backbone, tmp_path, empty_cac
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        FeatureExtractor(backbone).extract(images, ("as_is", "mirrored"), progress=stop)
-    found = FeatureExtractor(backbone).extract(images, ("as_is", "mirrored"))
+        Extractor(backbone).extract(images, ("as_is", "mirrored"), progress=stop)
+    found = Extractor(backbone).extract(images, ("as_is", "mirrored"))
     assert found.num_passes == 2 * BATCH_SIZE
     assert found.computed == {image.name for image in images[2 * BATCH_SIZE :]}
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "fresh"))
-    whole = FeatureExtractor(backbone).extract(images, ("as_is", "mirrored"))
+    whole = Extractor(backbone).extract(images, ("as_is", "mirrored"))
     assert whole.values.tobytes() == found.values.tobytes()
 
 
 def test_progress_counts_every_image(backbone, images):
-    FeatureExtractor(backbone).extract(images[:5])
+    Extractor(backbone).extract(images[:5])
     steps = []
-    FeatureExtractor(backbone).extract(images, step="Looking", progress=lambda *step: steps.append(step))
+    Extractor(backbone).extract(images, step="Looking", progress=lambda *step: steps.append(step))
     assert steps[:2] == [("Preparing Tiny at 32 px", 0, 1), ("Preparing Tiny at 32 px", 1, 1)]
     steps = steps[2:]  # What comes before the first image is no part of the time that an image takes.
     assert steps[0] == ("Looking at 32 px", 5, 20)
@@ -199,13 +199,13 @@ def test_activations_at_a_cut_are_kept_in_half_precision(backbone, images):
     pixels = np.stack([decode(image.path.read_bytes(), (32, 32)) for image in images])
     cut = keras.Model(backbone.model.inputs[0], cut_tensor(backbone.model, backbone.stages[0]))
     expected = np.asarray(cut.predict(pixels, verbose=0))
-    features = FeatureExtractor(backbone, "stage1").extract(images)
+    features = Extractor(backbone, "stage1").extract(images)
     found = features.of("stage1")
     assert (found.dtype, found.shape) == (np.float16, (20, 1, *expected.shape[1:]))
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-3, atol=1e-4)
     assert features.of("stage1", 4, 7).tobytes() == found[4:7].tobytes()
     with pytest.raises(UnknownNameError, match="There is no stage 'stage7'"):
-        FeatureExtractor(backbone, "stage7").extract(images)
+        Extractor(backbone, "stage7").extract(images)
 
 
 def test_activations_too_large_for_half_precision_are_refused(backbone, images):
@@ -216,15 +216,15 @@ def test_activations_too_large_for_half_precision_are_refused(backbone, images):
     norm.set_weights([*norm.get_weights()[:3], np.full(4, 1e-6, np.float32)])
     loud = dataclasses.replace(loud, fingerprint="loud")
     with pytest.raises(DataError, match="Activations of stage1 are too large for half precision"):
-        FeatureExtractor(loud, "stage1").extract(images)
-    assert FeatureExtractor(loud).extract(images).values.shape == (20, 1, 20)
+        Extractor(loud, "stage1").extract(images)
+    assert Extractor(loud).extract(images).values.shape == (20, 1, 20)
 
 
 @pytest.mark.backend
 def test_several_outputs_networks_and_sizes_share_one_decoding(backbone, images, monkeypatch):
     other = dataclasses.replace(tiny_backbone(48, seed=5), fingerprint="other")
-    extractors = [FeatureExtractor(backbone, POOLED, "stage1"), FeatureExtractor(other)]
-    alone = FeatureExtractor(other).extract(images[:7], ("as_is", "mirrored"))
+    extractors = [Extractor(backbone, POOLED, "stage1"), Extractor(other)]
+    alone = Extractor(other).extract(images[:7], ("as_is", "mirrored"))
     decoded = []
     decode_parts = decoding.decode_parts
     monkeypatch.setattr(decoding, "decode_parts", lambda data, *more: decoded.append(data) or decode_parts(data, *more))
@@ -234,17 +234,15 @@ def test_several_outputs_networks_and_sizes_share_one_decoding(backbone, images,
     assert second.computed == {image.name for image in images[7:]}
     assert second.values[:7].tobytes() == alone.values.tobytes()
     assert extract_together(extractors, images, ("as_is", "mirrored"))[0].num_passes == 0
-    assert (
-        first.of(POOLED).tobytes() == FeatureExtractor(backbone).extract(images, ("as_is", "mirrored")).values.tobytes()
-    )
+    assert first.of(POOLED).tobytes() == Extractor(backbone).extract(images, ("as_is", "mirrored")).values.tobytes()
 
 
 def test_crops_are_settled_by_their_name_and_the_picture(backbone, images):
     crops = crop_views(3, seed=0)
-    found = FeatureExtractor(backbone).extract(images, ("as_is", *crops)).values
-    assert FeatureExtractor(backbone).extract(list(reversed(images)), crops).num_passes == 0
+    found = Extractor(backbone).extract(images, ("as_is", *crops)).values
+    assert Extractor(backbone).extract(list(reversed(images)), crops).num_passes == 0
     assert len({found[0, view].tobytes() for view in range(4)}) == 4
-    other = FeatureExtractor(backbone).extract(images, crop_views(1, seed=1))
+    other = Extractor(backbone).extract(images, crop_views(1, seed=1))
     assert other.num_passes == 20
     assert not np.array_equal(other.values[:, 0], found[:, 1])
     left, top, right, bottom = box_of(crops[0], images[0].sha256)
@@ -255,7 +253,7 @@ def test_crops_are_settled_by_their_name_and_the_picture(backbone, images):
     expected = make_engine(lambda: feature_model(backbone)).run(part[None])[0]
     assert found[0, 1].tobytes() == expected.tobytes()
     with pytest.raises(DataError, match="There is no view 'sideways'"):
-        FeatureExtractor(backbone).extract(images, ("sideways",))
+        Extractor(backbone).extract(images, ("sideways",))
 
 
 def test_a_crop_lies_in_the_picture_and_shows_a_third_of_it_or_more():
@@ -275,7 +273,7 @@ def test_memory_does_not_hold_the_features(backbone, images, monkeypatch):
             take(job, *more), most.append(sum(map(len, job._fresh.values())))
         ),
     )  # fmt: skip
-    FeatureExtractor(backbone).extract(images)
+    Extractor(backbone).extract(images)
     assert max(most) <= 2
 
 
@@ -314,7 +312,7 @@ def test_a_slow_disk_holds_the_network_up_and_not_the_memory(backbone, images, m
     monkeypatch.setattr(
         feature_pass.Job, "take", lambda job, *more: (take(job, *more), waiting.append(len(job._writing)))
     )
-    assert FeatureExtractor(backbone).extract(images).values.shape == (20, 1, 20)
+    assert Extractor(backbone).extract(images).values.shape == (20, 1, 20)
     assert 1 < max(waiting) <= feature_pass._SHARDS_WAITING
 
 
@@ -333,7 +331,7 @@ def test_on_a_gpu_keras_computes_in_larger_batches_under_a_name_of_its_own(backb
     rows = np.stack([row for _, (row,) in engine.stream(enumerate(pixels))])
     assert seen == [64, 64]
     np.testing.assert_allclose(rows, np.asarray(model.predict(pixels, verbose=0)), atol=1e-5)
-    assert FeatureExtractor(backbone).extract(images).num_passes == 20
+    assert Extractor(backbone).extract(images).num_passes == 20
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "dinov2_small", "swin_tiny_patch4_window7_224"])

@@ -22,7 +22,7 @@ from PIL import Image
 from headstart import cache, workflow
 from headstart.errors import CacheError
 from headstart.features import store as store_module
-from headstart.features.extract import FeatureExtractor
+from headstart.features.extract import Extractor
 from headstart.features.store import FeatureKey, FeatureStore, shard_indexes
 from headstart.features.upkeep import list_stores, prune, stores_folder, verify
 from headstart.pictures.scan import scan
@@ -39,7 +39,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def extractor(backbone):
-    return FeatureExtractor(backbone)
+    return Extractor(backbone)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_damage_is_mended_by_computing_again(extractor, images, tmp_path, suffix
 
 @pytest.mark.parametrize("harm", ["first", "middle", "torn"])
 def test_a_damaged_engine_on_disk_computes_nothing_wrong(backbone, images, tmp_path, empty_cache, harm):
-    expected = FeatureExtractor(backbone).extract(images, VIEWS).values.tobytes()
+    expected = Extractor(backbone).extract(images, VIEWS).values.tobytes()
     files = list((empty_cache / "engines").glob("*.*"))
     if not files:
         pytest.skip("this engine keeps nothing on disk")
@@ -204,7 +204,7 @@ def test_a_damaged_engine_on_disk_computes_nothing_wrong(backbone, images, tmp_p
         else:
             flip(path, {"first": 0, "middle": len(data) // 2}[harm])
     prune(0)
-    found = FeatureExtractor(backbone).extract(images, VIEWS)
+    found = Extractor(backbone).extract(images, VIEWS)
     assert len(found.computed) == len(images)
     assert found.values.tobytes() == expected
 
@@ -213,15 +213,15 @@ def test_a_damaged_engine_on_disk_computes_nothing_wrong(backbone, images, tmp_p
 
 
 def test_another_decoder_computes_anew_and_both_are_kept(backbone, images):
-    first = FeatureExtractor(backbone).extract(images, VIEWS)
+    first = Extractor(backbone).extract(images, VIEWS)
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):  # Whoever has taken the name from the decoder's module.
             if name.startswith("headstart.") and "DECODER_VERSION" in vars(module):
                 patch.setattr(module, "DECODER_VERSION", "another")
-        other = FeatureExtractor(backbone).extract(images, VIEWS)
+        other = Extractor(backbone).extract(images, VIEWS)
         assert len(other.computed) == len(images)
-        assert FeatureExtractor(backbone).extract(images, VIEWS).num_passes == 0
-    again = FeatureExtractor(backbone).extract(images, VIEWS)
+        assert Extractor(backbone).extract(images, VIEWS).num_passes == 0
+    again = Extractor(backbone).extract(images, VIEWS)
     assert again.num_passes == 0
     assert again.values.tobytes() == first.values.tobytes()
     stores = list_stores()

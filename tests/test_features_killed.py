@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from filling import VIEWS, fill, processes, received
-from headstart.features.extract import FeatureExtractor
+from headstart.features.extract import Extractor
 from headstart.features.store import FeatureKey, FeatureStore
 from headstart.features.upkeep import list_stores, prune, stores_folder, verify
 from tiny import tiny_backbone, write_images
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no for
 
 @pytest.fixture(scope="module")
 def extractor():
-    return FeatureExtractor(tiny_backbone())
+    return Extractor(tiny_backbone())
 
 
 def computed_afresh(extractor, images, folder):

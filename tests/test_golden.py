@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from headstart.features import extract
-from headstart.features.extract import FeatureExtractor
+from headstart.features.extract import Extractor
 from headstart.networks.backbone import build_backbone
 from headstart.networks.catalogue import find_backbone
 from headstart.networks.engine import KerasEngine, OpenVinoEngine, engine_name
@@ -49,7 +49,7 @@ def error(weights, tmp_path, monkeypatch):
         image = ImageFile(path, path.name, "thing", hashlib.sha256(path.read_bytes()).hexdigest())
         monkeypatch.setattr(extract, "make_engine", lambda build, *_: engine(build))
         backbone = build_backbone(SPEC, dataclasses.replace(weights, **changes), size or fitting)
-        features = FeatureExtractor(backbone).extract([image])
+        features = Extractor(backbone).extract([image])
         assert features.num_passes == 1
         return relative_error(features.values[0, 0], [stage.num_channels for stage in backbone.stages])
 

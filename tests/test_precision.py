@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headstart.errors import DataError, MissingExtraError, UnknownNameError
-from headstart.features.extract import FeatureExtractor
+from headstart.features.extract import Extractor
 from headstart.networks import compiled, engine
 from headstart.networks.precision import BF16, FP32, Precision
 from tiny import drawn_pixels, tiny_backbone, write_images
@@ -39,14 +39,14 @@ def cosines(first, second):
 
 
 def lower(backbone, name, images):
-    return FeatureExtractor(backbone, precision=name, calibration=images if name == "int8" else ())
+    return Extractor(backbone, precision=name, calibration=images if name == "int8" else ())
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param("bf16", marks=pytest.mark.skipif(not has_bf16, reason="this processor has none")), "int8"]
 )
 def test_is_near_float32_and_stored_apart_from_it(backbone, images, name):
-    exact = FeatureExtractor(backbone).extract(images).values
+    exact = Extractor(backbone).extract(images).values
     found = lower(backbone, name, images).extract(images)
     assert found.num_passes == 20
     assert not np.array_equal(found.values, exact)
@@ -54,12 +54,12 @@ def test_is_near_float32_and_stored_apart_from_it(backbone, images, name):
     again = lower(backbone, name, images[::-1]).extract(images)
     assert again.num_passes == 0
     assert again.values.tobytes() == found.values.tobytes()
-    assert FeatureExtractor(backbone).extract(images).values.tobytes() == exact.tobytes()
+    assert Extractor(backbone).extract(images).values.tobytes() == exact.tobytes()
 
 
 def test_8_bits_of_other_images_are_other_features(backbone, images):
     lower(backbone, "int8", images).extract(images)
-    assert FeatureExtractor(backbone, precision="int8", calibration=images[:5]).extract(images).num_passes == 20
+    assert Extractor(backbone, precision="int8", calibration=images[:5]).extract(images).num_passes == 20
 
 
 def test_8_bits_are_the_same_however_often_they_are_made(backbone, images, empty_cache):
@@ -76,14 +76,14 @@ def test_8_bits_are_the_same_however_often_they_are_made(backbone, images, empty
 
 def test_what_cannot_be_had_is_refused(backbone, images, monkeypatch, tmp_path):
     with pytest.raises(UnknownNameError, match="There is no precision 'fp16'"):
-        FeatureExtractor(backbone, precision="fp16")
+        Extractor(backbone, precision="fp16")
     with pytest.raises(DataError, match="8 bits need images"):
-        FeatureExtractor(backbone, precision="int8").extract(images)
+        Extractor(backbone, precision="int8").extract(images)
     with pytest.raises(DataError, match="None of the images"):
         compiled.compile_for_here(lambda: backbone.model, "", Precision("int8", ("0" * 64,)))
     monkeypatch.setattr(compiled, "has_bfloat16", lambda core: False)
     with pytest.raises(DataError, match="has no bfloat16"):
-        FeatureExtractor(backbone, precision="bf16").extract(images)
+        Extractor(backbone, precision="bf16").extract(images)
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[int8\]'"):
         compiled.compile_for_here(

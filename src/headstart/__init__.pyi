@@ -23,6 +23,7 @@ from .errors import (
 from .learning.classifier import Classifier as Classifier
 from .learning.estimator import HeadstartClassifier as HeadstartClassifier
 from .learning.transfer import transfer_model as transfer_model
+from .learning.transformer import FeatureExtractor as FeatureExtractor
 from .pictures.scan import scan as scan
 from .workflow import (
     Run as Run,

@@ -63,7 +63,7 @@ class Features:
         return np.stack([self.found[output, view].rows(hashes) for view in self.views], axis=1)
 
 
-class FeatureExtractor:
+class Extractor:
     """Computes and keeps the features of one frozen backbone at one image size."""
 
     def __init__(
@@ -162,14 +162,14 @@ class FeatureExtractor:
 
 
 def extract_together(
-    extractors: Sequence[FeatureExtractor],
+    extractors: Sequence[Extractor],
     images: Sequence[ImageFile],
     views: Sequence[str] = ("as_is",),
     *,
     step: str = "Computing features",
     progress: Progress = silent,
 ) -> list[Features]:
-    """The features of several networks, sizes or cuts over one decoding of the images: see `FeatureExtractor.extract`.
+    """The features of several networks, sizes or cuts over one decoding of the images: see `Extractor.extract`.
 
     The extractors differ in what they compute; each answers for itself, in their order.
     """

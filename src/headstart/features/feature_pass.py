@@ -22,7 +22,7 @@ from headstart.pictures.folder import ImageFile
 from headstart.progress import Progress
 
 if TYPE_CHECKING:
-    from headstart.features.extract import FeatureExtractor
+    from headstart.features.extract import Extractor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -44,7 +44,7 @@ class Job:
         num_passes: how many images (times views) that were.
     """
 
-    def __init__(self, extractor: FeatureExtractor, views: tuple[str, ...], images: Sequence[ImageFile]) -> None:
+    def __init__(self, extractor: Extractor, views: tuple[str, ...], images: Sequence[ImageFile]) -> None:
         """Look up in the stores what is there."""
         self.extractor = extractor
         self.views = views

@@ -5,26 +5,21 @@ Features come from the store, so that a cross-validation computes each image onc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import DataError, ImageError, MissingExtraError
-from headstart.features.extract import Features
+from headstart.errors import DataError, MissingExtraError
 from headstart.features.pooling import POOLED
 from headstart.learning.choosing import Candidate
+from headstart.learning.given import all_of, examined, to_paths
 from headstart.learning.heads import grow_linear_head
 from headstart.learning.logistic import LinearHead, fit_linear_head
-from headstart.learning.seeing import Eyes, choose_how_to_see
+from headstart.learning.seeing import Eyes, NoClock, choose_how_to_see
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import find_backbone
 from headstart.networks.weights import find_weights
-from headstart.pictures.folder import ImageFile
-from headstart.pictures.scan import examine
 from headstart.pictures.split import unit_numbers
 from headstart.progress import silent
 from headstart.recipe import Recipe
@@ -35,11 +30,6 @@ try:
     from sklearn.utils.validation import check_is_fitted
 except ImportError as error:
     raise MissingExtraError("HeadstartClassifier", "scikit-learn", "sklearn") from error
-
-
-class _NoClock:
-    def measures(self, step: str) -> nullcontext[None]:
-        return nullcontext()
 
 
 class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -90,7 +80,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DataError: a file cannot be read, there is one class only, or as many paths as classes there are not.
         """
-        paths, y = _paths(X), np.asarray(y)
+        paths, y = to_paths(X), np.asarray(y)
         if y.shape != (len(paths),):
             raise DataError(f"There are {len(paths)} paths, but the classes have the shape {y.shape}.")
         check_classification_targets(y)
@@ -98,7 +88,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(classes) < 2:
             raise DataError(f"There is one class only, {classes[0]!r}; at least 2 are needed to tell apart.")
         names = [str(number) for number in range(len(classes))]
-        images = _examined(paths, [names[number] for number in numbers])
+        images = examined(paths, [names[number] for number in numbers])
         self._network = (self.backbone, self.weights, self.seed)
         self._eyes_cache: Eyes | None = None
         eyes = self._eyes()
@@ -106,7 +96,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             backbone=self.backbone, weights=self.weights, image_size=self.image_size, views=self.views, seed=self.seed
         )
         candidate = choose_how_to_see(images, names, eyes, recipe).candidate
-        features = _all_of(eyes.look(images, candidate))
+        features = all_of(eyes.look(images, candidate))
         head = fit_linear_head(
             features.values,
             numbers.astype(np.int64),
@@ -127,10 +117,10 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: a file cannot be read.
         """
         check_is_fitted(self)
-        images = _examined(_paths(X), None)
+        images = examined(to_paths(X), None)
         if not images:
             return np.zeros((0, len(self.classes_)))
-        features = _all_of(self._eyes().look(images, Candidate(self.image_size_, self.views_)))
+        features = all_of(self._eyes().look(images, Candidate(self.image_size_, self.views_)))
         return self._head.probabilities(features.values)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
@@ -149,7 +139,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if getattr(self, "_eyes_cache", None) is None:
             backbone, source, seed = self._network
             spec = find_backbone(backbone)
-            self._eyes_cache = Eyes(spec, find_weights(spec, source), POOLED, seed, _NoClock(), silent)
+            self._eyes_cache = Eyes(spec, find_weights(spec, source), POOLED, seed, NoClock(), silent)
         return cast(Eyes, self._eyes_cache)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,36 +157,3 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
-
-
-def _paths(given: Any) -> list[Path]:
-    """(n,) or (n, 1) paths, as lists, arrays or columns of a table."""
-    if isinstance(given, (str, Path)):
-        raise DataError(f"Expected a list of paths, one for each image; got the single path {given}.")
-    values = np.asarray(given, dtype=object)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 1 or not all(isinstance(value, (str, Path)) for value in values):
-        raise DataError(f"Expected paths of images, of the shape (n,); got an array of the shape {values.shape}.")
-    return [Path(value) for value in values]
-
-
-def _examined(paths: Sequence[Path], labels: Sequence[str] | None) -> list[ImageFile]:
-    images = []
-    for number, path in enumerate(paths):
-        # Named by its place too, since one path may be given twice.
-        image = ImageFile(path, f"{number}: {path}", labels[number] if labels else "", "")
-        try:
-            images.append(examine(image))
-        except ImageError as error:
-            raise DataError(f"{path} cannot be used: {error}.") from error
-    return images
-
-
-def _all_of(features: Features) -> Features:
-    if features.failures:
-        first = features.failures[0]
-        raise DataError(
-            f"{first.name.partition(': ')[2]} cannot be used: {first.reason}. {len(features.failures)} in all."
-        )
-    return features

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import DataError
-from headstart.features.extract import FeatureExtractor, Features
+from headstart.features.extract import Extractor, Features
 from headstart.features.latency import glance
 from headstart.features.pooling import pooled_blocks
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
@@ -33,6 +33,14 @@ class Clock(Protocol):
     def measures(self, step: str) -> AbstractContextManager[None]:
         """Add what happens inside to a step."""
         ...
+
+
+class NoClock:
+    """For those who do not want to know."""
+
+    def measures(self, step: str) -> AbstractContextManager[None]:
+        """Nothing is added."""
+        return nullcontext()
 
 
 class Eyes:
@@ -62,7 +70,7 @@ class Eyes:
         self._plans: dict[int, PlannedBackbone] = {}
         self._computed: set[str] = set()
         self._seconds, self._num_passes = 0.0, 0
-        self._extractors: dict[int, FeatureExtractor] = {}
+        self._extractors: dict[int, Extractor] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -107,9 +115,9 @@ class Eyes:
             self._seconds += features.seconds
         return features
 
-    def _extractor(self, size: int) -> FeatureExtractor:
+    def _extractor(self, size: int) -> Extractor:
         if size not in self._extractors:
-            self._extractors[size] = FeatureExtractor(self.plan(size), self._output)
+            self._extractors[size] = Extractor(self.plan(size), self._output)
         return self._extractors[size]
 
     def counts(self, images: Sequence[ImageFile]) -> dict[str, Any]:

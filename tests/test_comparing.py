@@ -1,0 +1,213 @@
+"""Comparing networks on pictures: who is judged, on which pictures, what is written, and what happens when time is up."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart
+from headstart import comparing
+from headstart.cli import run as run_cli
+from headstart.errors import DataError, RunError, UnknownNameError, WeightsError
+from headstart.features import feature_pass
+from headstart.learning import racing
+from headstart.networks.catalogue import choose_backbones, find_backbone
+from headstart.pictures.scan import scan
+from headstart.pictures.split import split_images
+
+TWO = "MobileNet,MobileNetV2"
+CHOICES = {"backbones": TWO, "weights": "none", "image_size": 33}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """90 noisy pictures, dark, middling and bright, one of them with a name to be careful with."""
+    folder = tmp_path_factory.mktemp("where") / "<b>photos"
+    random = np.random.default_rng(0)
+    for number in range(90):
+        name = ("dark", "middling", "bright")[number % 3]
+        level = {"dark": 60, "middling": 128, "bright": 190}[name]
+        pixels = np.clip(random.normal(level, 60, (24, 24, 3)), 0, 255).astype(np.uint8)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(photos, tmp_path_factory):
+    told = []
+    found = headstart.compare(photos, out=tmp_path_factory.mktemp("out") / "found", tell=told.append, **CHOICES)
+    return found, told
+
+
+def test_every_network_is_ranked_with_what_it_costs(compared):
+    found, _ = compared
+    ranking = found.comparison.ranking
+    assert {each.backbone for each in ranking} == {"MobileNet", "MobileNetV2"}
+    assert found.best == ranking[0]
+    assert found.best.tied_with_best
+    for each in ranking:
+        assert 0 <= each.accuracy_low <= each.accuracy <= each.accuracy_high <= 1
+        assert each.latency_ms > 0
+        assert each.seconds > 0
+        assert each.image_size == 33
+        assert each.weights == "random (none)"
+    by_name = {each.backbone: each for each in ranking}
+    assert by_name["MobileNetV2"].num_params == 2_257_984, "without the top"
+    assert by_name["MobileNetV2"].size_mb == pytest.approx(9.03, abs=0.01)
+    assert found.best.accuracy > 0.6, "dark, middling and bright are not hard to tell apart"
+    assert "random" in found.comparison.notes[0]
+
+
+def test_json_is_that_of_the_contract(compared):
+    found, _ = compared
+    keys = {
+        "backbone", "accuracy", "accuracy_low", "accuracy_high", "tied_with_best", "latency_ms", "size_mb",
+        "num_params", "seconds",
+    }  # fmt: skip
+    summary = json.loads(json.dumps(found.summary()))
+    assert keys <= set(summary["ranking"][0])
+    assert summary["seconds"] > 0
+    assert json.loads((found.path / "comparison.json").read_text())["ranking"] == summary["ranking"]
+
+
+def test_everyone_is_told_of_as_it_is_judged(compared):
+    _, told = compared
+    assert [each.backbone for each in told[:2]] == ["MobileNetV2", "MobileNet"], "the quickest first"
+    assert all(each.num_images == 72 for each in told), "72 of 90 are not for the test"
+
+
+def test_the_test_images_play_no_part(photos, tmp_path, monkeypatch):
+    folder, splits = split_images(scan(photos), seed=0)
+    held_back = {image.sha256 for image, split in zip(folder.images, splits, strict=True) if split == "test"}
+    seen = set()
+    real = racing.learn
+
+    def spy(images, *others):
+        seen.update(image.sha256 for image in images)
+        return real(images, *others)
+
+    monkeypatch.setattr(racing, "learn", spy)
+    headstart.compare(photos, out=tmp_path / "out", **CHOICES)
+    assert len(seen) == 72
+    assert not seen & held_back
+
+
+def test_what_is_computed_is_not_computed_again(photos, compared, tmp_path, monkeypatch):
+    def fails(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(feature_pass, "decode_ahead", fails)
+    again = headstart.compare(photos, out=tmp_path / "again", **CHOICES)
+    for one, two in zip(compared[0].comparison.ranking, again.comparison.ranking, strict=True):
+        assert (one.backbone, one.accuracy, one.p_value) == (two.backbone, two.accuracy, two.p_value)
+
+
+def test_a_larger_size_is_tried_for_those_who_are_left(photos, tmp_path, monkeypatch):
+    asked = []
+    real = racing.learn
+
+    def spy(images, class_names, eyes, candidate, step):
+        asked.append(candidate.image_size)
+        return real(images, class_names, eyes, candidate, step)
+
+    monkeypatch.setattr(racing, "learn", spy)
+    monkeypatch.setattr("headstart.learning.seeing.candidate_sizes", lambda _: (33, 49))
+    found = headstart.compare(photos, backbones="MobileNetV2", weights="none", out=tmp_path / "out")
+    assert asked[0] == 33
+    assert asked[1:3] == [33, 49]
+    assert asked[3] == found.best.image_size
+
+
+def test_pages_are_drawn_from_names_that_are_hostile(compared):
+    page = (compared[0].path / "report.html").read_text()
+    assert "&lt;b&gt;photos" in page
+    assert "<b>photos" not in page
+    assert "MobileNetV2" in page
+    assert "<svg" in page
+    assert "http" not in page.replace('http-equiv="Content', ""), "it asks nobody for anything"
+
+
+def test_weights_that_cannot_be_had_leave_the_others_in_the_race(photos, tmp_path, monkeypatch):
+    real = comparing.find_weights
+
+    def offline(spec, asked, **more):
+        if asked == "auto":
+            raise WeightsError(f"{spec.name} cannot be fetched.")
+        return real(spec, asked, **more)
+
+    monkeypatch.setattr(comparing, "find_weights", offline)
+    choices = {**CHOICES, "backbones": "VGG16,MobileNetV2"}
+    found = headstart.compare(photos, out=tmp_path / "out", **{**choices, "weights": {"MobileNetV2": "none"}})
+    assert [each.backbone for each in found.comparison.ranking] == ["MobileNetV2"]
+    assert found.comparison.left_out == {"VGG16": "VGG16 cannot be fetched."}
+    assert "VGG16" in (found.path / "report.html").read_text()
+    with pytest.raises(WeightsError, match="none of these 2 networks"):
+        headstart.compare(photos, out=tmp_path / "none", **{**choices, "weights": "auto"})
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_budget_that_is_used_up_ranks_what_is_known(photos, tmp_path, monkeypatch):
+    clock = iter([1e9] * 4)  # As many looks as the first network takes.
+    monkeypatch.setattr(racing.Budget, "left", lambda _: next(clock, -1.0))
+    found = headstart.compare(photos, out=tmp_path / "out", budget=1, **{**CHOICES, "image_size": 35})
+    assert [each.backbone for each in found.comparison.ranking] == ["MobileNetV2"]
+    assert "time was used up" in found.comparison.notes[0]
+    assert "MobileNet" in found.comparison.left_out
+
+
+def test_a_budget_too_small_for_anything_is_one_message(photos, tmp_path):
+    with pytest.raises(DataError, match=r"No network could be judged\..*time was used up"):
+        headstart.compare(photos, out=tmp_path / "out", budget=1e-6, **{**CHOICES, "image_size": 37})
+    with pytest.raises(DataError, match="--budget must be more than 0"):
+        headstart.compare(photos, budget=0)
+
+
+def test_wrong_names_are_refused_before_the_folder_is_looked_at():
+    with pytest.raises(UnknownNameError, match="Did you mean MobileNetV2"):
+        headstart.compare("nowhere", backbones="MobileNetV22")
+
+
+def test_fit_takes_the_fastest_of_the_best(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparing, "choose_backbones", lambda _: choose_backbones(TWO.split(",")))
+    run = headstart.fit(photos, backbone="auto", weights="none", image_size=33, views="one", out=tmp_path / "run")
+    name = run.facts["summary"]["backbone"]
+    assert name in TWO.split(",")
+    assert run.facts["notes"][0].startswith(f"{name} at 33 px was chosen on training images: ")
+    assert run.facts["seconds"]["compare"] > 0
+    assert run.evaluation.accuracy > 0.5
+    assert headstart.load(run.path).evaluation == run.evaluation
+
+
+def test_a_comparison_is_no_run(compared, photos):
+    with pytest.raises(RunError, match="holds a comparison and no classifier"):
+        headstart.load(compared[0].path)
+    with pytest.raises(RunError, match="would be lost"):
+        headstart.compare(photos, out=compared[0].path, **{**CHOICES, "seed": 5})
+
+
+def test_the_command_prints_a_table_and_json(photos, tmp_path, capsys):
+    options = ["--backbones", TWO, "--weights", "none", "--image-size", "33", "--out", str(tmp_path / "out"), "--json"]
+    assert run_cli(["compare", str(photos), *options]) == 0
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[0].split() == [
+        "network", "images", "px", "right", "%", "95", "%", "interval", "ms", "MB", "seconds",
+    ]  # fmt: skip
+    assert {lines[1].split()[0], lines[2].split()[0]} == {"MobileNet", "MobileNetV2"}
+    assert json.loads(lines[-1])["path"] == str(tmp_path / "out")
+    assert "of 72 images right" in shown.err
+    assert "Report: " in shown.err
+
+
+def test_size_is_a_number_or_auto(photos, capsys):
+    assert run_cli(["compare", str(photos), "--image-size", "huge"]) == 2
+    assert "neither a number of pixels nor auto" in capsys.readouterr().err
+    assert run_cli(["fit", str(photos / "nowhere"), "--image-size", "auto"]) == 1
+
+
+def test_names_of_one_network_are_the_same_network():
+    assert choose_backbones(["mobilenetv2", "MobileNetV2"]) == (find_backbone("MobileNetV2"),)
