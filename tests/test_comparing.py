@@ -151,9 +151,10 @@ def test_weights_that_cannot_be_had_leave_the_others_in_the_race(photos, tmp_pat
 
 
 def test_a_budget_that_is_used_up_ranks_what_is_known(photos, tmp_path, monkeypatch):
-    clock = iter([1e9] * 4)  # As many looks as the first network takes.
-    monkeypatch.setattr(racing.Budget, "left", lambda _: next(clock, -1.0))
-    found = headstart.compare(photos, out=tmp_path / "out", budget=1, **{**CHOICES, "image_size": 35})
+    told = []
+    monkeypatch.setattr(racing.Budget, "left", lambda _: -1.0 if told else 1.0)
+    choices = {**CHOICES, "image_size": 35}
+    found = headstart.compare(photos, out=tmp_path / "out", budget=1, tell=told.append, **choices)
     assert [each.backbone for each in found.comparison.ranking] == ["MobileNetV2"]
     assert "time was used up" in found.comparison.notes[0]
     assert "MobileNet" in found.comparison.left_out

@@ -87,7 +87,7 @@ def test_a_damaged_note_is_no_note(spec, weights, builds, empty_cache, content):
 
 def test_a_note_that_contradicts_the_network_stops_the_run_and_is_removed(spec, weights, empty_cache):
     wrong = PlannedBackbone(spec, weights, SIZE)
-    wrong._remember(planned._Note("of something else", (), False))
+    wrong._remember(planned._Note("of something else", (), False, 1))
     assert wrong.fingerprint == "of something else"
     with pytest.raises(CacheError, match=r"MobileNetV2 has other weights than .*run the same command again"):
         wrong.build()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.pictures.folder import Skipped
-from headstart.reporting import report
+from headstart.reporting import report, words
 from headstart.reporting.report import Mistake, ReportContent, WeightsFacts
 from headstart.scoring.evaluation import Evaluation
 from headstart.scoring.metrics import evaluate
@@ -222,7 +222,7 @@ def test_the_text_is_short_and_aligned() -> None:
     ("share", "text"), [(1, "100"), (0.99999, "99.9"), (0.948, "94.8"), (0, "0.0"), (0.0004, "0.0")]
 )
 def test_points_are_never_rounded_up_to_perfect(share: float, text: str) -> None:
-    assert report.points(share) == text
+    assert words.points(share) == text
 
 
 @pytest.mark.parametrize(
@@ -237,14 +237,14 @@ def test_shares_of_a_row(count: int, total: int, text: str) -> None:
     ("seconds", "text"), [(0.04, "0.0 s"), (99, "99.0 s"), (151, "2 min 31 s"), (7300, "2 h 1 min")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert report.duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 @given(st.text(alphabet=st.characters(codec=None)))
 def test_clean_text_is_one_harmless_line(text: str) -> None:
-    cleaned = report.clean(text)
+    cleaned = words.clean(text)
     assert len(cleaned.encode("utf-8").decode("utf-8").splitlines()) <= 1
-    assert report.clean(cleaned) == cleaned
+    assert words.clean(cleaned) == cleaned
 
 
 def test_reporting_needs_no_keras() -> None:
