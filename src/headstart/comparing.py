@@ -11,7 +11,7 @@ from typing import Any
 from headstart.errors import DataError, HeadstartError, WeightsError
 from headstart.networks.catalogue import choose_backbones
 from headstart.networks.rows import BackboneSpec
-from headstart.networks.weights import Weights, find_weights
+from headstart.networks.weights import Weights, find_weights, ways_out
 from headstart.pictures.folder import ImageFolder
 from headstart.pictures.scan import scan
 from headstart.pictures.split import split_images
@@ -175,7 +175,7 @@ class _Contest:
             try:
                 found[spec] = find_weights(spec, source, progress=progress)
             except WeightsError as error:
-                missing[spec.name] = str(error)
+                missing[spec.name] = str(error).removesuffix(ways_out(spec)).strip()
         progress("Finding weights", len(self.specs), len(self.specs))
         if not found:
             first = next(iter(missing.values()))

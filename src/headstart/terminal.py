@@ -163,6 +163,8 @@ def show_comparison(compared: Compared) -> None:
     _table(header, rows, right=header[1:-1])
     for name, reason in comparison.left_out.items():
         say(f"Not compared: {name}. {clean(reason)}")
+    if comparison.left_out:
+        say("'headstart weights pull NAME' fetches weights where there is a network; --weights none takes random ones.")
     for note in comparison.notes:
         say(f"Note: {clean(note)}")
     say("")

@@ -75,7 +75,7 @@ def find_weights(spec: BackboneSpec, asked: str = "auto", *, progress: Progress 
         raise WeightsError(f"There are no weights of {spec.name} from '{asked}'. Expected a path, or one of {known}.")
     if asked == "packaged":
         if not spec.packaged:
-            raise WeightsError(f"No package is known to hold weights for {spec.name}. {_ways_out(spec)}")
+            raise WeightsError(f"No package is known to hold weights for {spec.name}. {ways_out(spec)}")
         return _packaged(spec, spec.packaged, progress)
     if asked == "auto":
         return _auto(spec, progress)
@@ -91,8 +91,8 @@ def _auto(spec: BackboneSpec, progress: Progress) -> Weights:
         try:
             return find_weights(spec, source, progress=progress)
         except WeightsError as error:
-            problems.append(str(error).removesuffix(_ways_out(spec)).strip())
-    raise WeightsError(" ".join([*dict.fromkeys(problems), _ways_out(spec)]))
+            problems.append(str(error).removesuffix(ways_out(spec)).strip())
+    raise WeightsError(" ".join([*dict.fromkeys(problems), ways_out(spec)]))
 
 
 def _published(spec: BackboneSpec, progress: Progress) -> Weights:
@@ -164,9 +164,9 @@ def _explained(spec: BackboneSpec, what: str, path: Path) -> Iterator[None]:
     except OSError as error:
         place = error.filename or path
         problem = f"{place} cannot be written ({error.strerror or error}): is the disk full, or the folder not yours?"
-        raise WeightsError(f"{what} for {spec.name}: {problem} {_ways_out(spec)}") from error
+        raise WeightsError(f"{what} for {spec.name}: {problem} {ways_out(spec)}") from error
     except WeightsError as error:
-        raise WeightsError(f"{what} for {spec.name}: {error} {_ways_out(spec)}") from error
+        raise WeightsError(f"{what} for {spec.name}: {error} {ways_out(spec)}") from error
 
 
 def _own_file(spec: BackboneSpec, path: Path) -> Weights:
@@ -199,7 +199,8 @@ def _torch_weights(source: str, path: Path, sha256: str, spec: BackboneSpec, *, 
     return Weights(source, path, sha256, layout.preprocessing, layout.converter, layout.odd_size, licence)
 
 
-def _ways_out(spec: BackboneSpec) -> str:
+def ways_out(spec: BackboneSpec) -> str:
+    """What to do where the weights of a network cannot be had."""
     ways = [
         f"Put {spec.weights.name} into {weights_folder()} by hand (from {spec.weights.address})",
         "give --weights PATH, or ask for random weights with --weights none (accuracy will suffer)",
