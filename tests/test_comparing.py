@@ -196,11 +196,11 @@ def test_the_command_prints_a_table_and_json(photos, tmp_path, capsys):
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert lines[0].split() == [
-        "network", "images", "px", "right", "%", "95", "%", "interval", "ms", "MB", "seconds",
+        "network", "pictures", "px", "right", "%", "95", "%", "interval", "ms", "MB", "seconds",
     ]  # fmt: skip
     assert {lines[1].split()[0], lines[2].split()[0]} == {"MobileNet", "MobileNetV2"}
     assert json.loads(lines[-1])["path"] == str(tmp_path / "out")
-    assert "of 72 images right" in shown.err
+    assert "of 72 pictures right" in shown.err
     assert "Report: " in shown.err
 
 

@@ -120,7 +120,7 @@ def race() -> Iterator[tuple[Progress, Callable[[Ranked], None]]]:
 
 def _judged(each: Ranked) -> str:
     return (
-        f"{each.backbone} at {each.image_size} px: {each.accuracy:.1%} of {each.num_images:,} images right, "
+        f"{each.backbone} at {each.image_size} px: {each.accuracy:.1%} of {each.num_images:,} pictures right, "
         f"{each.latency_ms:.1f} ms an image, {each.seconds:.0f} s so far."
     )
 
@@ -130,7 +130,7 @@ def _standing(judged: Iterable[Ranked]) -> Any:
     from rich.table import Table
 
     table = Table("network", box=None)
-    for name in ("images", "px", "right %", "95 % interval", "ms", "MB", "seconds"):
+    for name in ("pictures", "px", "right %", "95 % interval", "ms", "MB", "seconds"):
         table.add_column(name, justify="right")
     for each in sorted(judged, key=lambda one: (-one.num_images, -one.accuracy)):
         table.add_row(each.backbone, *_figures(each))
@@ -158,7 +158,7 @@ def show_comparison(compared: Compared) -> None:
     from headstart.reporting.words import clean
 
     comparison = compared.comparison
-    header = ("network", "images", "px", "right %", "95 % interval", "ms", "MB", "seconds", "")
+    header = ("network", "pictures", "px", "right %", "95 % interval", "ms", "MB", "seconds", "")
     rows = [(each.backbone, *_figures(each), comparison.standing(each)) for each in comparison.ranking]
     _table(header, rows, right=header[1:-1])
     for name, reason in comparison.left_out.items():

@@ -16,7 +16,29 @@ from headstart.scoring.comparison import Comparison, Ranked
 LEFT, RIGHT, TOP, BOTTOM = 48, 428, 14, 300
 """The frame of the plot, in the units of its drawing, which is 440 wide and 344 high."""
 
-_LINE_HEIGHT = 13.0
+_LINE_HEIGHT, _LETTER_WIDTH = 12.0, 6.4
+_BESIDE, _RADIUS = 9.0, 5.0
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name in the plot: the end of it that is nearer to its dot, the line it stands on, and how wide it is."""
+
+    x: float
+    y: float
+    is_left: bool
+    width: float
+
+    @property
+    def anchor(self) -> str:
+        """As SVG calls it."""
+        return "end" if self.is_left else "start"
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom."""
+        left = self.x - self.width if self.is_left else self.x
+        return left, self.y - _LINE_HEIGHT + 3, left + self.width, self.y + 3
 
 
 @dataclass(frozen=True)
@@ -29,8 +51,7 @@ class Dot:
         y: from its accuracy.
         low: the lower end of its interval.
         high: the upper end.
-        text_y: where its name goes, clear of the others.
-        to_the_left: whether its name stands left of it.
+        name: where its name goes, clear of the others.
         is_frontier: whether none beats it in both.
     """
 
@@ -39,8 +60,7 @@ class Dot:
     y: float
     low: float
     high: float
-    text_y: float
-    to_the_left: bool
+    name: Label
     is_frontier: bool
 
 
@@ -71,13 +91,13 @@ def verdict(comparison: Comparison) -> str:
     if num == 1:
         how = "It was the only one."
     elif tied == 1:
-        how = f"No other of the {num} is as good on these images."
+        how = f"No other of the {num} is as good on these pictures."
     else:
-        how = f"{tied} of the {num} cannot be told apart on these images; it is the fastest of them"
+        how = f"{tied} of the {num} cannot be told apart on these pictures; it is the fastest of them"
         how += "." if chosen == best else f", while {best.backbone} is right most often ({points(best.accuracy)} %)."
     return (
         f"{chosen.backbone} at {chosen.image_size} px: {points(chosen.accuracy)} % right, cross-validated on "
-        f"{chosen.num_images:,} training images. {how}"
+        f"{chosen.num_images:,} training pictures. {how}"
     )
 
 
@@ -97,10 +117,10 @@ def plot(comparison: Comparison) -> Plot:
         return round(BOTTOM - (share - bottom) / (top - bottom) * (BOTTOM - TOP), 1)
 
     spots = [(x(each.latency_ms), y(each.accuracy)) for each in ranking]
-    sides = [spot[0] > (LEFT + RIGHT) / 2 for spot in spots]
+    names = _labels([each.backbone for each in ranking], spots)
     dots = tuple(
-        Dot(each, *spot, y(each.accuracy_low), y(each.accuracy_high), text_y, side, each in comparison.frontier)
-        for each, spot, text_y, side in zip(ranking, spots, _spread(spots), sides, strict=True)
+        Dot(each, *spot, y(each.accuracy_low), y(each.accuracy_high), name, each in comparison.frontier)
+        for each, spot, name in zip(ranking, spots, names, strict=True)
     )
     corners = [(dot.x, dot.y) for dot in sorted(dots, key=lambda dot: dot.x) if dot.is_frontier]
     line = f"M{corners[0][0]} {corners[0][1]}" + "".join(f"H{right_x}V{up_y}" for right_x, up_y in corners[1:])
@@ -112,14 +132,31 @@ def plot(comparison: Comparison) -> Plot:
     )
 
 
-def _spread(spots: Sequence[tuple[float, float]]) -> list[float]:
-    """Heights for the names: those of the dots, moved down where two would cover each other."""
-    heights: dict[int, float] = {}
-    lowest = -math.inf
-    for index in sorted(range(len(spots)), key=lambda each: spots[each][1]):
-        heights[index] = lowest = max(spots[index][1], lowest + _LINE_HEIGHT)
-    over = max(0.0, lowest - BOTTOM)
-    return [round(heights[index] - over, 1) for index in range(len(spots))]
+def _labels(names: Sequence[str], spots: Sequence[tuple[float, float]]) -> list[Label]:
+    """Each name beside its dot, higher or lower where it would cover another; the best networks choose first."""
+    taken = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in spots]
+    placed = []
+    for name, (x, y) in zip(names, spots, strict=True):
+        width = _LETTER_WIDTH * len(name)
+        choices = [
+            Label(round(x + (-_BESIDE if is_left else _BESIDE), 1), round(y + 4 + up, 1), is_left, width)
+            for up in (0, -9, 9, -18, 18, -27, 27)
+            for is_left in (False, True)
+        ]
+        best = min(choices, key=lambda label: sum(_overlap(label.box, box) for box in taken) + _outside(label.box))
+        placed.append(best)
+        taken.append(best.box)
+    return placed
+
+
+def _overlap(one: tuple[float, ...], two: tuple[float, ...]) -> float:
+    across, down = min(one[2], two[2]) - max(one[0], two[0]), min(one[3], two[3]) - max(one[1], two[1])
+    return max(0.0, across) * max(0.0, down)
+
+
+def _outside(box: tuple[float, ...]) -> float:
+    over = (LEFT - box[0], TOP - 8 - box[1], box[2] - RIGHT - 6, box[3] - BOTTOM)
+    return 100 * sum(max(0.0, each) for each in over)
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
