@@ -12,7 +12,22 @@ from headstart.scoring.comparison import Comparison, Ranked
 
 def ranked(name, accuracy, latency, *, num_images=1600, tied=False, p_value=0.2):
     low, high = max(0.0, accuracy - 0.02), min(1.0, accuracy + 0.01)
-    return Ranked(name, 224, num_images, accuracy, low, high, p_value, tied, latency, 20.0, 5_000_000, 12.0, "here")
+    return Ranked(
+        name,
+        224,
+        num_images,
+        num_images == 1600,
+        accuracy,
+        low,
+        high,
+        p_value,
+        tied,
+        latency,
+        20.0,
+        5_000_000,
+        12.0,
+        "here",
+    )
 
 
 def comparison(*ranking, left_out=None, notes=()):

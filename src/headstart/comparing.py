@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import DataError, HeadstartError, WeightsError
-from headstart.networks.catalogue import choose_backbones
+from headstart.networks.catalogue import choose_backbones, find_backbone
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights, find_weights, ways_out
 from headstart.pictures.folder import ImageFolder
@@ -20,6 +20,8 @@ from headstart.recipe import Recipe
 from headstart.reporting import runs
 from headstart.reporting.compared import draw_comparison
 from headstart.scoring.comparison import Comparison, Ranked
+
+_ENLARGED = 1.2  # Weights may ask for a pixel or a patch more than the network's own size; that is no step up.
 
 Tell = Callable[[Ranked], None]
 
@@ -120,7 +122,11 @@ def settle(
     if comparison.left_out:
         names = ", ".join(comparison.left_out)
         notes.append(f"Not compared, since their weights could not be had: {names}.")
-    return dataclasses.replace(recipe, backbone=chosen.backbone, image_size=chosen.image_size), tuple(notes)
+    settled = dataclasses.replace(recipe, backbone=chosen.backbone, image_size=chosen.image_size)
+    is_enlarged = chosen.image_size > _ENLARGED * find_backbone(chosen.backbone).image_size
+    if recipe.image_size is None and recipe.views == "auto" and is_enlarged:
+        settled = dataclasses.replace(settled, views="one")  # Both steps up would cost twelve times as much.
+    return settled, tuple(notes)
 
 
 @dataclasses.dataclass(frozen=True)

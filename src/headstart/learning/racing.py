@@ -210,6 +210,7 @@ class _Race:
             backbone=one.spec.name,
             image_size=one.size,
             num_images=len(held_out),
+            is_finalist=is_final,
             accuracy=held_out.accuracy,
             accuracy_low=low,
             accuracy_high=high,

@@ -14,7 +14,9 @@ class Ranked:
     Attributes:
         backbone: Keras's name.
         image_size: the side of its images in pixels.
-        num_images: on how many training images it was cross-validated; fewer than all: it was overtaken by then.
+        num_images: on how many training images it was judged at last.
+        is_finalist: whether it was still in the race on the last rung; else it was overtaken on fewer images, or on a
+            quick look.
         accuracy: the cross-validated share of those that is right, 0 to 1.
         accuracy_low: the lower end of its 95 % interval.
         accuracy_high: the upper end.
@@ -30,6 +32,7 @@ class Ranked:
     backbone: str
     image_size: int
     num_images: int
+    is_finalist: bool
     accuracy: float
     accuracy_low: float
     accuracy_high: float
@@ -83,7 +86,7 @@ class Comparison:
             return "best"
         if each.tied_with_best:
             return f"tied (p = {each.p_value:.2f})"
-        if each.num_images < self.best.num_images:
+        if not each.is_finalist:
             return "overtaken"
         return f"behind (p = {each.p_value:.2g})"
 
