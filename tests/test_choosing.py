@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headstart.features.pooling import POOLED_TWICE
 from headstart.learning.choosing import Candidate, choose_candidate
 from headstart.learning.logistic import fit_linear_head
 from headstart.networks.backbone import AS_IS, FLIPS
 
 SIZES = (64, 128)
+MANY = Candidate(64, FLIPS, POOLED_TWICE)
 NUM_IMAGES, NUM_CLASSES, WIDTH = 120, 3, 12
 
 LABELS = np.arange(NUM_IMAGES) % NUM_CLASSES
@@ -48,10 +50,10 @@ def test_the_larger_size_is_taken_where_it_helps():
 
 def test_mirrored_views_are_taken_where_they_help():
     choice, asked = choose(lambda each: features(1.2, 2, 4 if each.views == FLIPS else 1))
-    assert choice.candidate == Candidate(64, FLIPS)
+    assert choice.candidate == MANY
     sizes = [(Candidate(64, AS_IS), 320), (Candidate(128, AS_IS), 320)]
-    assert asked == [*sizes, (Candidate(64, AS_IS), 640), (Candidate(64, FLIPS), 640)]
-    assert choice.sentence.startswith("64 px with mirrored views chosen by cross-validated log loss")
+    assert asked == [*sizes, (Candidate(64, AS_IS), 640), (MANY, 640)]
+    assert choice.sentence.startswith("64 px with mirrored views at two scales chosen by cross-validated log loss")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -96,8 +98,8 @@ def test_no_candidate_is_computed_twice():
 
 def test_a_single_size_still_tries_the_views():
     choice, asked = choose(lambda each: features(1.2, 2, 4 if each.views == FLIPS else 1), sizes=(64,))
-    assert asked == [(Candidate(64, AS_IS), 640), (Candidate(64, FLIPS), 640)]
-    assert choice.candidate == Candidate(64, FLIPS)
+    assert asked == [(Candidate(64, AS_IS), 640), (MANY, 640)]
+    assert choice.candidate == MANY
 
 
 def test_too_few_images_keep_the_plainest_way_and_say_so():
@@ -109,3 +111,11 @@ def test_too_few_images_keep_the_plainest_way_and_say_so():
 def test_a_candidate_reads_as_a_person_would_say_it():
     assert str(Candidate(224, AS_IS)) == "224 px"
     assert str(Candidate(384, FLIPS)) == "384 px with mirrored views"
+    assert str(MANY) == "64 px with mirrored views at two scales"
+
+
+def test_many_views_can_be_asked_for_and_are_flips_where_there_is_one_scale():
+    _, asked = choose(lambda each: features(1.0, 7, len(each.views)), views="many")
+    assert {each for each, _ in asked} == {MANY, MANY.at(128)}
+    choice = choose_candidate((64,), "many", lambda *_: None, two_scales=False)
+    assert choice.candidate == Candidate(64, FLIPS)

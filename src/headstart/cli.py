@@ -97,7 +97,9 @@ def fit(
     weights: Annotated[str, typer.Option(help="auto, imagenet, kerashub, packaged, none, or a path.")] = "auto",
     head: Annotated[str, typer.Option(help="linear, nearest (class mean), mlp (Dense 256) or flatten.")] = "linear",
     image_size: ImageSize = None,
-    views: Annotated[str, typer.Option(help="one, flips (average with mirror images), or auto (chosen).")] = "auto",
+    views: Annotated[
+        str, typer.Option(help="one, flips (average with mirror images), many (flips at two scales), auto (chosen).")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
     epochs: Annotated[int, typer.Option(help="At most, for a head that is trained in epochs.")] = 20,
     out: Out = None,

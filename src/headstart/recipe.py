@@ -8,7 +8,7 @@ from typing import Any
 from headstart.errors import DataError, UnknownNameError
 
 HEADS = ("linear", "nearest", "mlp", "flatten")
-VIEWS = ("auto", "one", "flips")
+VIEWS = ("auto", "one", "flips", "many")
 
 NUM_SCREENED = 320
 """Images on which sizes are tried before the rest is computed: enough to see a gain of a few points."""
@@ -29,7 +29,8 @@ class Recipe:
         head: "linear" (logistic regression), "nearest" (class mean), "mlp" (Dense 256 on pooled features) or "flatten"
             (Dense 256 on the activations of the last stage).
         image_size: the side in pixels, or None: chosen on the training images.
-        views: "one" (each image as it is), "flips" (averaged with its mirror images), "auto" (chosen likewise).
+        views: "one" (each image as it is), "flips" (averaged with its mirror images), "many" (the same at two scales,
+            where the network has them), "auto" (one or many, chosen likewise).
         seed: of the split, the folds and the training.
         epochs: at most, for a head that is trained in epochs.
         test: the part of the images that is kept for the test.

@@ -31,6 +31,7 @@ from headstart.scoring.evaluation import Evaluation
 from headstart.scoring.metrics import evaluate as score
 
 if TYPE_CHECKING:
+    from headstart.learning.choosing import Candidate
     from headstart.learning.classifier import Classifier, Prediction
     from headstart.learning.training import Trained
 
@@ -272,7 +273,7 @@ def _facts(
         "choices": {
             "backbone": trained.spec_name,
             "image size": f"{trained.candidate.image_size} px",
-            "views": "as it is and mirrored (4)" if len(trained.candidate.views) > 1 else "as it is",
+            "views": _views_in_words(trained.candidate),
             "head": recipe["head"],
             "seed": recipe["seed"],
             "images": ", ".join(f"{counts[split]:,} {split}" for split in SPLITS),
@@ -298,6 +299,11 @@ def _facts(
             "seconds": seconds,
         },
     }
+
+
+def _views_in_words(candidate: Candidate) -> str:
+    views = "as it is and mirrored (4)" if len(candidate.views) > 1 else "as it is"
+    return f"{views}, at two scales" if "two scales" in candidate.output else views
 
 
 def _versions(backend: str) -> dict[str, str]:

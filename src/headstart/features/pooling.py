@@ -2,6 +2,8 @@
 
 Where a network ends in tokens, the first of them is added, since it is the one that sums up the image.
 
+At two scales the same network also looks at the image made smaller: what is small for the one is large for the other.
+
 The last stage alone says what object it sees; the earlier ones say what its surface is like. All stages together close
 most of the gap to fine-tuning (Evci et al. 2022, Head2Toe, https://arxiv.org/abs/2201.03529).
 """
@@ -14,10 +16,15 @@ from typing import Any
 from headstart.errors import UnknownNameError
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
+from headstart.networks.rows import BackboneSpec
 from headstart.networks.stages import Stage, cut_tensor
 
 POOLED = "mean and maximum of every stage"
+POOLED_TWICE = "mean and maximum of every stage, at two scales"
 ACTIVATIONS = "activations of the last stage"
+
+_SMALLER = 5 / 7  # 224 -> 160, the step between the sizes that MobileNet was published at.
+_COARSEST = 32  # Pixels to one of the last stage.
 
 _POOLINGS = {
     3: (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D),
@@ -25,22 +32,55 @@ _POOLINGS = {
 }
 
 
-def pooled_features(backbone: Backbone) -> Any:
-    """The symbolic tensor (n, d) of a backbone's pooled stages; d is twice the sum of their channels, or one more."""
+def pooled_features(backbone: Backbone, output: str = POOLED) -> Any:
+    """The symbolic tensor (n, d) of a backbone's pooled stages; d is twice the sum of their channels, or one more.
+
+    At two scales it is that of the image and then that of the image made smaller, by the same layers.
+    """
     outputs = [cut_tensor(backbone.model, stage) for stage in backbone.stages]
-    pooled = []
-    for stage, output in zip(backbone.stages, outputs, strict=True):
-        average, maximum = _POOLINGS[len(output.shape)]
-        pooled.append(average(name=f"{stage.name}_mean")(output))
-        pooled.append(maximum(name=f"{stage.name}_max")(output))
+    pooled = _pooled(backbone, outputs)
     if backbone.ends_in_tokens:
         pooled.append(backbone.model.output[:, 0])
+    if output == POOLED_TWICE:
+        pooled += _pooled(backbone, _seen_smaller(backbone, outputs), "_smaller")
     return keras.layers.Concatenate(name="features")(pooled)
 
 
-def pooled_blocks(stages: Sequence[Stage], *, has_token: bool) -> tuple[int, ...]:
+def _pooled(backbone: Backbone, outputs: Sequence[Any], suffix: str = "") -> list[Any]:
+    pooled = []
+    for stage, output in zip(backbone.stages, outputs, strict=True):
+        average, maximum = _POOLINGS[len(output.shape)]
+        pooled.append(average(name=f"{stage.name}_mean{suffix}")(output))
+        pooled.append(maximum(name=f"{stage.name}_max{suffix}")(output))
+    return pooled
+
+
+def _seen_smaller(backbone: Backbone, outputs: Sequence[Any]) -> list[Any]:
+    """The same cuts for the image made smaller: the layers are called again, so their weights are there once."""
+    pixels = backbone.model.inputs[0]
+    side = smaller_side(backbone.image_size)
+    floats = keras.layers.Rescaling(1.0, name="pixels_float")(pixels)
+    smaller = keras.layers.Resizing(side, side, name="pixels_smaller")(floats)
+    # What `keras.models.clone_model` does with layers that are kept, but for tensors that are no inputs.
+    return list(keras.Model(pixels, list(outputs))._run_through_graph(smaller, operation_fn=lambda layer: layer))
+
+
+def smaller_side(image_size: int) -> int:
+    """The side of the smaller image: as far from a multiple of 32 as the larger, so that padding falls alike."""
+    rest = image_size % _COARSEST
+    return round((image_size - rest) * _SMALLER / _COARSEST) * _COARSEST + rest
+
+
+def has_two_scales(spec: BackboneSpec, image_size: int) -> bool:
+    """Whether a network can look at images of this size at two scales; those with tokens have one size alone."""
+    return spec.architecture is None and spec.smallest_size <= smaller_side(image_size) < image_size
+
+
+def pooled_blocks(stages: Sequence[Stage], output: str = POOLED, *, has_token: bool) -> tuple[int, ...]:
     """How many of the pooled features each mean and each maximum is, in order, and at last the token."""
     blocks = [stage.num_channels for stage in stages for _ in ("mean", "maximum")]
+    if output == POOLED_TWICE:
+        return (*blocks, *blocks)
     return (*blocks, stages[-1].num_channels) if has_token else tuple(blocks)
 
 
@@ -49,8 +89,8 @@ def feature_model(backbone: Backbone, *outputs: str) -> keras.Model:
 
     Args:
         backbone: a frozen network.
-        outputs: `POOLED`, (n, d); `ACTIVATIONS`, what the network ends in, flattened; or the name of a stage: the
-            activations at its cut, as they are. `POOLED` if there is none.
+        outputs: `POOLED` or `POOLED_TWICE`, (n, d); `ACTIVATIONS`, what the network ends in, flattened; or the name of
+            a stage: the activations at its cut, as they are. `POOLED` if there is none.
     """
     tensors = [_output(backbone, output) for output in outputs or (POOLED,)]
     name = f"{backbone.spec.name}_features"
@@ -58,8 +98,8 @@ def feature_model(backbone: Backbone, *outputs: str) -> keras.Model:
 
 
 def _output(backbone: Backbone, output: str) -> Any:
-    if output == POOLED:
-        return pooled_features(backbone)
+    if output in (POOLED, POOLED_TWICE):
+        return pooled_features(backbone, output)
     if output == ACTIVATIONS:
         return keras.layers.Flatten(name="flatten")(backbone.model.output)
     stages = {stage.name: stage for stage in backbone.stages}

@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import DataError, MissingExtraError
-from headstart.features.pooling import POOLED
-from headstart.learning.choosing import Candidate
 from headstart.learning.given import all_of, examined, to_paths
 from headstart.learning.heads import grow_linear_head
 from headstart.learning.logistic import LinearHead, fit_linear_head
@@ -39,7 +37,8 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backbone: Keras's name.
         weights: "auto", "imagenet", "kerashub", "packaged", "none" or a path.
         image_size: the side in pixels; None: chosen on the training images.
-        views: "one", "flips" (averaged with the mirror images) or "auto" (chosen likewise).
+        views: "one", "flips" (averaged with the mirror images), "many" (the same at two scales) or "auto" (one or many,
+            chosen likewise).
         seed: of the folds in which strength, size and views are chosen, and of random weights.
 
     Attributes:
@@ -103,10 +102,11 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             len(classes),
             unit_numbers(images),
             seed=self.seed,
-            blocks=eyes.blocks(candidate.image_size),
+            blocks=eyes.blocks(candidate),
         )
         self.classes_ = classes
         self.image_size_, self.views_ = candidate.image_size, candidate.views
+        self._candidate = candidate
         self._head: LinearHead = head
         return self
 
@@ -120,7 +120,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         images = examined(to_paths(X), None)
         if not images:
             return np.zeros((0, len(self.classes_)))
-        features = all_of(self._eyes().look(images, Candidate(self.image_size_, self.views_)))
+        features = all_of(self._eyes().look(images, self._candidate))
         return self._head.probabilities(features.values)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
@@ -132,14 +132,15 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def model_(self) -> keras.Model:
         """The classifier as a plain Keras model."""
         check_is_fitted(self, "classes_")
-        return grow_linear_head(self._eyes().plan(self.image_size_).build(self.views_), self._head)
+        backbone = self._eyes().plan(self.image_size_).build(self.views_)
+        return grow_linear_head(backbone, self._head, self._candidate.output)
 
     def _eyes(self) -> Eyes:
         """The network that was fitted on, whatever the parameters are by now."""
         if getattr(self, "_eyes_cache", None) is None:
             backbone, source, seed = self._network
             spec = find_backbone(backbone)
-            self._eyes_cache = Eyes(spec, find_weights(spec, source), POOLED, seed, NoClock(), silent)
+            self._eyes_cache = Eyes(spec, find_weights(spec, source), seed, NoClock(), silent)
         return cast(Eyes, self._eyes_cache)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.features.pooling import pooled_features
+from headstart.features.pooling import ACTIVATIONS, POOLED, pooled_features
 from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
@@ -21,13 +21,13 @@ _PATIENCE = 5
 _SMALLEST_STD = 1e-6
 
 
-def grow_linear_head(backbone: Backbone, head: LinearHead) -> keras.Model:
+def grow_linear_head(backbone: Backbone, head: LinearHead, output: str = POOLED) -> keras.Model:
     """Put a fitted linear head on a backbone: pixels (n, size, size, 3) -> probabilities (n, num_classes).
 
     Where the backbone was built for several views, their features are averaged.
     """
     dense = keras.layers.Dense(len(head.bias), activation="softmax", name="probabilities")
-    probabilities = dense(_averaged_over_views(pooled_features(backbone), backbone))
+    probabilities = dense(_averaged_over_views(pooled_features(backbone, output), backbone))
     model = keras.Model(backbone.model.inputs[0], probabilities, name=f"{backbone.spec.name}_linear")
     dense.set_weights([head.kernel, head.bias])
     return model
@@ -179,12 +179,12 @@ def _train(
     return model, tuple({"epoch": number, **row} for number, row in enumerate(rows, 1))
 
 
-def grow_flatten_head(backbone: Backbone, head: TrainedHead) -> keras.Model:
+def grow_flatten_head(backbone: Backbone, head: TrainedHead, output: str = ACTIVATIONS) -> keras.Model:
     """Put a trained flatten head on its backbone: pixels -> probabilities."""
     return keras.Model(backbone.model.inputs[0], head.grow(backbone.model.output), name=f"{backbone.spec.name}_flatten")
 
 
-def grow_mlp_head(backbone: Backbone, head: TrainedHead) -> keras.Model:
+def grow_mlp_head(backbone: Backbone, head: TrainedHead, output: str = POOLED) -> keras.Model:
     """Put a trained head on the pooled features of its backbone: pixels -> probabilities, averaged over views."""
-    probabilities = _averaged_over_views(head.grow(pooled_features(backbone)), backbone)
+    probabilities = _averaged_over_views(head.grow(pooled_features(backbone, output)), backbone)
     return keras.Model(backbone.model.inputs[0], probabilities, name=f"{backbone.spec.name}_mlp")

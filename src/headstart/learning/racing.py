@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from headstart.errors import DataError, HeadstartError
-from headstart.features.pooling import POOLED
 from headstart.learning.choosing import Candidate, choose_candidate
 from headstart.learning.halving import halve, rungs
 from headstart.learning.held_out import HeldOut
@@ -108,7 +107,7 @@ class _Contestant:
 
     def __init__(self, spec: BackboneSpec, weights: Weights, recipe: Recipe, progress: Progress) -> None:
         self.spec, self.weights = spec, weights
-        self.eyes = Eyes(spec, weights, POOLED, recipe.seed, self, progress)
+        self.eyes = Eyes(spec, weights, recipe.seed, self, progress)
         self.sizes = self.eyes.sizes(recipe)
         self.size = self.sizes[0]
         self.seconds = 0.0

@@ -13,11 +13,12 @@ import numpy.typing as npt
 from headstart.errors import DataError
 from headstart.features.extract import Extractor, Features
 from headstart.features.latency import glance
-from headstart.features.pooling import pooled_blocks
+from headstart.features.pooling import ACTIVATIONS, POOLED, has_two_scales, pooled_blocks
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
 from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import LinearHead, fit_linear_head
 from headstart.learning.ridge import leave_one_out
+from headstart.networks.backbone import AS_IS
 from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights
@@ -52,25 +53,22 @@ class Eyes:
         progress: told how far it is.
     """
 
-    def __init__(
-        self, spec: BackboneSpec, weights: Weights, output: str, seed: int, clock: Clock, progress: Progress
-    ) -> None:
+    def __init__(self, spec: BackboneSpec, weights: Weights, seed: int, clock: Clock, progress: Progress) -> None:
         """Take a network; nothing is built yet.
 
         Args:
             spec: its row of the catalogue.
             weights: from `find_weights`.
-            output: of it; see `features.pooling.feature_model`.
             seed: of random weights.
             clock: counts the seconds of looking as "features".
             progress: told how far it is.
         """
         self.spec, self.weights, self._clock, self.progress = spec, weights, clock, progress
-        self._output, self._seed = output, seed
+        self._seed = seed
         self._plans: dict[int, PlannedBackbone] = {}
         self._computed: set[str] = set()
         self._seconds, self._num_passes = 0.0, 0
-        self._extractors: dict[int, Extractor] = {}
+        self._extractors: dict[tuple[int, str], Extractor] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -97,16 +95,16 @@ class Eyes:
 
     def milliseconds(self, size: int) -> float:
         """How long an image takes on this machine, once the network has been running."""
-        return glance(self._extractor(size).engine(self.progress), size)
+        return glance(self._extractor(size, POOLED).engine(self.progress), size)
 
-    def blocks(self, size: int) -> tuple[int, ...]:
+    def blocks(self, candidate: Candidate) -> tuple[int, ...]:
         """How many features each mean and each maximum has."""
-        plan = self.plan(size)
-        return pooled_blocks(plan.stages, has_token=plan.ends_in_tokens)
+        plan = self.plan(candidate.image_size)
+        return pooled_blocks(plan.stages, candidate.output, has_token=plan.ends_in_tokens)
 
     def look(self, images: Sequence[ImageFile], candidate: Candidate, step: str = "Computing features") -> Features:
         """The features of images, from the store or computed."""
-        extractor = self._extractor(candidate.image_size)
+        extractor = self._extractor(candidate.image_size, candidate.output)
         with self._clock.measures("features"):
             features = extractor.extract(images, candidate.views, step=step, progress=self.progress)
         self._computed |= features.computed
@@ -115,10 +113,10 @@ class Eyes:
             self._seconds += features.seconds
         return features
 
-    def _extractor(self, size: int) -> Extractor:
-        if size not in self._extractors:
-            self._extractors[size] = Extractor(self.plan(size), self._output)
-        return self._extractors[size]
+    def _extractor(self, size: int, output: str) -> Extractor:
+        if (size, output) not in self._extractors:
+            self._extractors[size, output] = Extractor(self.plan(size), output)
+        return self._extractors[size, output]
 
     def counts(self, images: Sequence[ImageFile]) -> dict[str, Any]:
         """How many of some images were computed and how many were there, and how fast."""
@@ -141,14 +139,13 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
     """
     sizes = eyes.sizes(recipe)
     if recipe.head == "flatten":
-        sizes = sizes[:1]
-    views = "one" if recipe.head == "flatten" else recipe.views
+        return Choice(Candidate(sizes[0], AS_IS, ACTIVATIONS), "")
 
     def fit(candidate: Candidate, count: int) -> LinearHead:
         part = part_of(images, count, recipe.seed)
         return learn(part, class_names, eyes, candidate, "Trying sizes and views").linear_head(recipe.seed)
 
-    return choose_candidate(sizes, views, fit)
+    return choose_candidate(sizes, recipe.views, fit, two_scales=has_two_scales(eyes.spec, sizes[0]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +185,7 @@ def learn(
             f"{first.reason}."
         )
     labels = np.array([class_names.index(image.label) for image in seen])
-    blocks = eyes.blocks(candidate.image_size)
+    blocks = eyes.blocks(candidate)
     return Lesson(features.values, labels, len(class_names), unit_numbers(seen), blocks)
 
 

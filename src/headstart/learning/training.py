@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from headstart.errors import DataError, RunError
 from headstart.features.extract import Features
-from headstart.features.pooling import ACTIVATIONS, POOLED
 from headstart.learning.choosing import Candidate
 from headstart.learning.classifier import Classifier
 from headstart.learning.heads import (
@@ -113,7 +112,7 @@ def train(
     """
     weights = find_weights(spec, recipe.weights, progress=progress)
     keras.utils.set_random_seed(recipe.seed)
-    eyes = Eyes(spec, weights, ACTIVATIONS if recipe.head == "flatten" else POOLED, recipe.seed, clock, progress)
+    eyes = Eyes(spec, weights, recipe.seed, clock, progress)
     with clock.measures("head"):
         pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
         choice = choose_how_to_see(pool, folder.class_names, eyes, recipe)
@@ -198,7 +197,7 @@ def _fit_in_epochs(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _F
     head = fit(train, val, job.num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=eyes.progress)
     best = min(head.history, key=lambda row: row["val_loss"])
     note = f"Trained for {len(head.history)} epochs; the weights are those of epoch {best['epoch']}."
-    model = grow(eyes.plan(job.candidate.image_size).build(job.candidate.views), head)
+    model = grow(eyes.plan(job.candidate.image_size).build(job.candidate.views), head, job.candidate.output)
     return _Fitted(model, head.probabilities(values[job.is_in("test")]), head.history, note)
 
 
@@ -207,9 +206,10 @@ def _fit_at_once(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fit
     learns = job.is_in("train", "val")
     units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
     fit = fit_nearest_head if job.recipe.head == "nearest" else fit_linear_head
-    blocks = eyes.blocks(job.candidate.image_size)
+    blocks = eyes.blocks(job.candidate)
     head = fit(values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed, blocks=blocks)
-    model = grow_linear_head(eyes.plan(job.candidate.image_size).build(job.candidate.views), head)
+    backbone = eyes.plan(job.candidate.image_size).build(job.candidate.views)
+    model = grow_linear_head(backbone, head, job.candidate.output)
     chosen = "was chosen by cross-validation" if len(head.held_out) else "is the default: too few images to choose"
     name, number = _NAMES[job.recipe.head]
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from headstart.errors import DataError, MissingExtraError
-from headstart.features.pooling import POOLED
 from headstart.learning.choosing import Candidate
 from headstart.learning.given import all_of, examined, to_paths
 from headstart.learning.seeing import Eyes, NoClock
@@ -91,11 +90,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             return self._of_pixels(np.asarray(X))
         images = examined(to_paths(X), None)
         spec = find_backbone(self.backbone)
-        eyes = Eyes(spec, find_weights(spec, self.weights), POOLED, self.seed, NoClock(), silent)
+        eyes = Eyes(spec, find_weights(spec, self.weights), self.seed, NoClock(), silent)
         size = eyes.sizes(Recipe(image_size=self.image_size))[0]
-        if not images:
-            return np.zeros((0, sum(eyes.blocks(size))), np.float32)
         candidate = Candidate(size, FLIPS if self.views == "flips" else AS_IS)
+        if not images:
+            return np.zeros((0, sum(eyes.blocks(candidate))), np.float32)
         found: npt.NDArray[np.float32] = all_of(eyes.look(images, candidate)).values.mean(axis=1)
         return found
 
