@@ -17,6 +17,7 @@ from headstart.learning import racing
 from headstart.networks.catalogue import choose_backbones, find_backbone
 from headstart.pictures.scan import scan
 from headstart.pictures.split import split_images
+from headstart.progress import Budget, TimeIsUpError
 
 TWO = "MobileNet,MobileNetV2"
 CHOICES = {"backbones": TWO, "weights": "none", "image_size": 33}
@@ -152,12 +153,21 @@ def test_weights_that_cannot_be_had_leave_the_others_in_the_race(photos, tmp_pat
 
 def test_a_budget_that_is_used_up_ranks_what_is_known(photos, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(racing.Budget, "left", lambda _: -1.0 if told else 1.0)
+    monkeypatch.setattr(Budget, "left", lambda _: -1.0 if told else 1.0)
     choices = {**CHOICES, "image_size": 35}
     found = headstart.compare(photos, out=tmp_path / "out", budget=1, tell=told.append, **choices)
     assert [each.backbone for each in found.comparison.ranking] == ["MobileNetV2"]
     assert "time was used up" in found.comparison.notes[0]
     assert "MobileNet" in found.comparison.left_out
+
+
+def test_a_budget_stops_work_that_reports():
+    reports = []
+    watched = Budget(None).over(lambda *step: reports.append(step))
+    watched("a step", 1, 2)
+    assert reports == [("a step", 1, 2)]
+    with pytest.raises(TimeIsUpError):
+        Budget(0.0).over(watched)("a step", 2, 2)
 
 
 def test_a_budget_too_small_for_anything_is_one_message(photos, tmp_path):

@@ -15,7 +15,7 @@ from headstart.networks.weights import Weights, find_weights, ways_out
 from headstart.pictures.folder import ImageFolder
 from headstart.pictures.scan import scan
 from headstart.pictures.split import split_images
-from headstart.progress import Progress, silent
+from headstart.progress import Budget, Progress, TimeIsUpError, silent
 from headstart.recipe import Recipe
 from headstart.reporting import runs
 from headstart.reporting.compared import draw_comparison
@@ -154,12 +154,11 @@ class _Contest:
         """Let the networks run against each other on the images that are not for the test, until a time at most."""
         start = time.perf_counter()
         pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
-        networks, missing = self._find_weights(progress)
-        from headstart.learning.racing import Budget, compare_backbones  # Keras comes in here, and takes seconds.
+        budget = Budget(end)
+        networks, missing = self._find_weights(budget, progress)
+        from headstart.learning.racing import compare_backbones  # Keras comes in here, and takes seconds.
 
-        field = compare_backbones(
-            pool, folder.class_names, networks, self.recipe, Budget(end), tell=tell, progress=progress
-        )
+        field = compare_backbones(pool, folder.class_names, networks, self.recipe, budget, tell=tell, progress=progress)
         random = [spec.name for spec, found in networks.items() if found.path is None]
         note = f"The weights of {', '.join(random)} are random, as asked for, so nothing was transferred there."
         return Comparison(
@@ -171,7 +170,7 @@ class _Contest:
             seconds=time.perf_counter() - start,
         )
 
-    def _find_weights(self, progress: Progress) -> tuple[dict[BackboneSpec, Weights], dict[str, str]]:
+    def _find_weights(self, budget: Budget, progress: Progress) -> tuple[dict[BackboneSpec, Weights], dict[str, str]]:
         """The weights that can be had, and why others cannot."""
         found: dict[BackboneSpec, Weights] = {}
         missing: dict[str, str] = {}
@@ -179,7 +178,9 @@ class _Contest:
             progress("Finding weights", number, len(self.specs))
             source = self.weights if isinstance(self.weights, str) else self.weights.get(spec.name, "auto")
             try:
-                found[spec] = find_weights(spec, source, progress=progress)
+                found[spec] = find_weights(spec, source, progress=budget.over(progress))
+            except TimeIsUpError:
+                missing[spec.name] = "the time was used up before its weights were there"
             except WeightsError as error:
                 missing[spec.name] = str(error).removesuffix(ways_out(spec)).strip()
         progress("Finding weights", len(self.specs), len(self.specs))

@@ -23,39 +23,13 @@ from headstart.networks.backbone import AS_IS
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights
 from headstart.pictures.folder import ImageFile
-from headstart.progress import Progress
+from headstart.progress import Budget, Progress, TimeIsUpError
 from headstart.recipe import Recipe
 from headstart.scoring.comparison import Ranked
 from headstart.scoring.intervals import wilson
 from headstart.scoring.paired import TIED_ABOVE, mcnemar
 
 Tell = Callable[[Ranked], None]
-
-
-class Budget:
-    """The time that a comparison may take."""
-
-    def __init__(self, end: float | None) -> None:
-        """Take when it has to be over, on the clock of `time.perf_counter`; None is never."""
-        self._end = float("inf") if end is None else end
-
-    def left(self) -> float:
-        """Seconds."""
-        return self._end - time.perf_counter()
-
-    def over(self, progress: Progress) -> Progress:
-        """The same progress, which stops the work when the time is up."""
-
-        def tell(step: str, done: int, total: int) -> None:
-            progress(step, done, total)
-            if self.left() < 0:
-                raise _TimeIsUpError
-
-        return tell
-
-
-class _TimeIsUpError(Exception):
-    pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +134,7 @@ class _Race:
                 size = self._choose_size(one) if rung == self._last else one.size
                 held_out = self._judge(one, size, count, rung)
                 one.latency(size)
-        except _TimeIsUpError:
+        except TimeIsUpError:
             self._stopped = True
             if not one.latencies:
                 self.left_out[one.spec.name] = "the time was used up before it could be tried"
