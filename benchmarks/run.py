@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, one after the other, and one table at the end. About two hours on two cores.
+"""`make bench`: every benchmark, one after the other, and one table at the end. About three hours on two cores.
 
 Fetches images and weights with pip. `python benchmarks/run.py feature_pass` runs the scripts whose names begin so.
 """
@@ -22,6 +22,10 @@ COMMANDS = (
     ("whole_fit.py", "--backbone", "ResNet50", "--images", "1000", "--pairs", "1"),
     ("scale.py",),
     ("elpv.py",),
+    ("few_images.py",),
+    ("coverage.py",),
+    ("compare.py",),
+    ("compare.py", "--halving"),
 )
 
 
