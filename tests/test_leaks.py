@@ -62,7 +62,7 @@ def test_a_leak_into_the_test_is_caught_and_the_score_is_without_it(tmp_path, ki
 def test_the_leak_would_have_been_seen(tmp_path):
     """Near twins whom nothing declares to be a group: the score is too good to be true, so the test above can fail."""
     run = headstart.fit(leaking(tmp_path, "undeclared"), out=tmp_path / "run", views="one", **CHOICES)
-    assert run.evaluation.accuracy > 0.9
+    assert run.evaluation.accuracy > 0.8
 
 
 def test_twins_stay_in_one_fold_of_a_comparison(tmp_path):
