@@ -303,7 +303,7 @@ def _facts(
 
 def _views_in_words(candidate: Candidate) -> str:
     views = "as it is and mirrored (4)" if len(candidate.views) > 1 else "as it is"
-    return f"{views}, at two scales" if "two scales" in candidate.output else views
+    return f"{views}, at two scales, with deviations" if "two scales" in candidate.output else views
 
 
 def _versions(backend: str) -> dict[str, str]:

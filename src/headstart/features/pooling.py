@@ -2,7 +2,8 @@
 
 Where a network ends in tokens, the first of them is added, since it is the one that sums up the image.
 
-At two scales the same network also looks at the image made smaller: what is small for the one is large for the other.
+Richer features, at a price: the same network also looks at the image made smaller, since what is small at one scale is
+large at the other, and the standard deviation of every channel is added.
 
 The last stage alone says what object it sees; the earlier ones say what its surface is like. All stages together close
 most of the gap to fine-tuning (Evci et al. 2022, Head2Toe, https://arxiv.org/abs/2201.03529).
@@ -20,11 +21,12 @@ from headstart.networks.rows import BackboneSpec
 from headstart.networks.stages import Stage, cut_tensor
 
 POOLED = "mean and maximum of every stage"
-POOLED_TWICE = "mean and maximum of every stage, at two scales"
+POOLED_TWICE = "mean, maximum and deviation of every stage, at two scales"
 ACTIVATIONS = "activations of the last stage"
 
 _SMALLER = 5 / 7  # 224 -> 160, the step between the sizes that MobileNet was published at.
 _COARSEST = 32  # Pixels to one of the last stage.
+_SMALLEST_VARIANCE = 1e-6  # So that its root has a slope where nothing varies.
 
 _POOLINGS = {
     3: (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D),
@@ -35,23 +37,27 @@ _POOLINGS = {
 def pooled_features(backbone: Backbone, output: str = POOLED) -> Any:
     """The symbolic tensor (n, d) of a backbone's pooled stages; d is twice the sum of their channels, or one more.
 
-    At two scales it is that of the image and then that of the image made smaller, by the same layers.
+    `POOLED_TWICE` is that with the standard deviations, of the image and then of the image made smaller.
     """
     outputs = [cut_tensor(backbone.model, stage) for stage in backbone.stages]
-    pooled = _pooled(backbone, outputs)
+    if output == POOLED_TWICE:
+        pooled = _pooled(backbone, outputs, deviation=True)
+        pooled += _pooled(backbone, _seen_smaller(backbone, outputs), "_smaller", deviation=True)
+    else:
+        pooled = _pooled(backbone, outputs)
     if backbone.ends_in_tokens:
         pooled.append(backbone.model.output[:, 0])
-    if output == POOLED_TWICE:
-        pooled += _pooled(backbone, _seen_smaller(backbone, outputs), "_smaller")
     return keras.layers.Concatenate(name="features")(pooled)
 
 
-def _pooled(backbone: Backbone, outputs: Sequence[Any], suffix: str = "") -> list[Any]:
+def _pooled(backbone: Backbone, outputs: Sequence[Any], suffix: str = "", *, deviation: bool = False) -> list[Any]:
     pooled = []
     for stage, output in zip(backbone.stages, outputs, strict=True):
         average, maximum = _POOLINGS[len(output.shape)]
         pooled.append(average(name=f"{stage.name}_mean{suffix}")(output))
         pooled.append(maximum(name=f"{stage.name}_max{suffix}")(output))
+        if deviation:
+            pooled.append(keras.ops.sqrt(keras.ops.var(output, axis=(1, 2)) + _SMALLEST_VARIANCE))
     return pooled
 
 
@@ -77,10 +83,10 @@ def has_two_scales(spec: BackboneSpec, image_size: int) -> bool:
 
 
 def pooled_blocks(stages: Sequence[Stage], output: str = POOLED, *, has_token: bool) -> tuple[int, ...]:
-    """How many of the pooled features each mean and each maximum is, in order, and at last the token."""
-    blocks = [stage.num_channels for stage in stages for _ in ("mean", "maximum")]
+    """How many of the pooled features each mean, maximum and deviation is, in order, and at last the token."""
     if output == POOLED_TWICE:
-        return (*blocks, *blocks)
+        return tuple(stage.num_channels for stage in stages for _ in ("mean", "maximum", "deviation")) * 2
+    blocks = [stage.num_channels for stage in stages for _ in ("mean", "maximum")]
     return (*blocks, stages[-1].num_channels) if has_token else tuple(blocks)
 
 
