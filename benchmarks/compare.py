@@ -22,7 +22,7 @@ from table import row
 from whole_fit import HERE, some_of, timed
 
 from headstart.cache import cache_folder
-from headstart.learning.halving import halve
+from headstart.learning.halving import halve, rungs
 from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import fit_linear_head
 from headstart.learning.ridge import leave_one_out
@@ -85,7 +85,7 @@ def halving() -> None:
 
         final = {each: judge(each, num_images, 1) for each in table}
         best = min(final, key=lambda each: final[each].loss)
-        history = halve(table, num_images, judge)
+        history = halve(table, rungs(num_images, num_classes), judge)
         kept += best in history[-1]
         judged.append([len(each) for each in history])
     row("tables of eight in which halving keeps the best", f"{kept} of {NUM_TABLES}", "95 of 100")

@@ -23,6 +23,11 @@ def test_rungs(num_images, expected):
     assert rungs(num_images) == expected
 
 
+def test_many_classes_begin_with_some_of_each():
+    assert rungs(10_000, 100) == (800, 3200, 10_000)
+    assert rungs(1000, 100) == (1000, 1000)
+
+
 def test_rungs_of_a_million_are_few():
     counts = rungs(1_000_000)
     assert len(counts) == 7
@@ -58,16 +63,16 @@ def test_everyone_is_judged_first_and_the_best_at_last():
         asked.append((name, count, rung))
         return held_out(np.full(count, {"a": 0.9, "b": 0.5, "c": 0.8, "d": 0.6}[name]))
 
-    history = halve("abcd", 600, judge)
+    history = halve("abcd", rungs(600), judge)
     assert asked[:4] == [(name, 128, 0) for name in "abcd"]
     assert asked[4:] == [("b", 600, 1)], "the others are behind beyond doubt"
     assert list(history[-1]) == ["b"]
 
 
 def test_who_cannot_be_judged_is_out_and_the_rest_go_on():
-    history = halve("ab", 40, lambda name, count, rung: None if name == "a" else held_out(np.full(count, 0.5)))
+    history = halve("ab", (40, 40), lambda name, count, rung: None if name == "a" else held_out(np.full(count, 0.5)))
     assert [list(judged) for judged in history] == [["b"], ["b"]]
-    assert halve("ab", 40, lambda *_: None) == []
+    assert halve("ab", (40, 40), lambda *_: None) == []
 
 
 def simulated(random, num_candidates):
@@ -94,5 +99,5 @@ def test_the_best_of_simulated_networks_is_hardly_ever_lost():
     kept = 0
     for seed in range(300):
         judge, best = simulated(np.random.default_rng(seed), 8)
-        kept += best in halve(range(8), 2000, judge)[-1]
+        kept += best in halve(range(8), rungs(2000), judge)[-1]
     assert kept / 300 >= 0.95

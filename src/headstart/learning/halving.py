@@ -17,18 +17,19 @@ from headstart.learning.held_out import HeldOut
 Candidate = TypeVar("Candidate")
 
 _FIRST_RUNG = 128
+_FIRST_OF_EACH_CLASS = 8
 _GROWTH = 4
 _LIKE_THE_BEST = 2.0  # Standard errors behind the best: stays, whatever its place.
 _CLEARLY_BEHIND = 3.0  # Goes, whatever its place.
 
 
-def rungs(num_images: int) -> tuple[int, ...]:
+def rungs(num_images: int, num_classes: int = 2) -> tuple[int, ...]:
     """How many images each round has: 128, 512, ..., and at last all; a rung that is nearly all is left out.
 
-    There are two at least, since the first is only a quick look.
+    Where there are many classes the first has eight of each. There are two at least, since the first is a quick look.
     """
     counts = []
-    count = _FIRST_RUNG
+    count = max(_FIRST_RUNG, _FIRST_OF_EACH_CLASS * num_classes)
     while count * 2 <= num_images:
         counts.append(count)
         count *= _GROWTH
@@ -37,14 +38,14 @@ def rungs(num_images: int) -> tuple[int, ...]:
 
 def halve(
     candidates: Sequence[Candidate],
-    num_images: int,
+    counts: Sequence[int],
     judge: Callable[[Candidate, int, int], HeldOut | None],
 ) -> list[Mapping[Candidate, HeldOut]]:
     """Judge candidates on ever more images.
 
     Args:
         candidates: in any order; the judging goes in it.
-        num_images: how many there are in all.
+        counts: how many images each round has; see `rungs`.
         judge: a candidate, how many images, and which rung this is (0 is the first); the same images for every
             candidate. None: it could not be judged, and is out.
 
@@ -53,7 +54,7 @@ def halve(
     """
     history: list[Mapping[Candidate, HeldOut]] = []
     left = list(candidates)
-    for number, count in enumerate(rungs(num_images)):
+    for number, count in enumerate(counts):
         judged = {each: found for each in left if (found := judge(each, count, number)) is not None}
         if not judged:
             break

@@ -69,7 +69,7 @@ def compare_backbones(
     contestants = [_Contestant(spec, weights, recipe, watched) for spec, weights in networks.items()]
     contestants.sort(key=lambda each: each.spec.num_params * each.spec.image_size**2)  # The quickest first.
     race = _Race(images, class_names, recipe, budget, tell)
-    history = halve(contestants, len(images), race.judge)
+    history = halve(contestants, race.rungs, race.judge)
     if not history:
         problems = "; ".join(f"{name}: {reason}" for name, reason in race.left_out.items())
         raise DataError(f"No network could be judged. {problems or 'There are none.'}")
@@ -118,7 +118,7 @@ class _Race:
     ) -> None:
         self._images, self._class_names, self._seed = images, class_names, recipe.seed
         self._budget, self._tell = budget, tell
-        self._last = len(rungs(len(images))) - 1
+        self.rungs = rungs(len(images), len(class_names))
         self._stopped = False
         self._num_seen: dict[_Contestant, int] = {}
         self.left_out: dict[str, str] = {}
@@ -131,7 +131,7 @@ class _Race:
             return None
         try:
             with one.at_work():
-                size = self._choose_size(one) if rung == self._last else one.size
+                size = self._choose_size(one) if rung == len(self.rungs) - 1 else one.size
                 held_out = self._judge(one, size, count, rung)
                 one.latency(size)
         except TimeIsUpError:
