@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.errors import DataError
-from headstart.scoring.intervals import wilson
+from headstart.learning.logistic import fit_linear_head
+from headstart.learning.ridge import gain_from_all
+from headstart.scoring.intervals import cross_validated, wilson
 
 
 def test_known_value() -> None:
@@ -51,3 +53,33 @@ def test_refuses_impossible_counts(right: int, total: int) -> None:
 def test_refuses_impossible_confidence(confidence: float) -> None:
     with pytest.raises(DataError, match="Expected a number between 0 and 1"):
         wilson(1, 2, confidence)
+
+
+def test_a_cross_validation_is_less_sure_than_a_test_and_reaches_up_to_what_is_gained():
+    low, high = wilson(80, 100)
+    assert cross_validated(80, 100, 0.0)[0] < low
+    assert cross_validated(80, 100, 0.0)[1] > high
+    assert cross_validated(80, 100, 0.05)[0] == cross_validated(80, 100, 0.0)[0]
+    assert cross_validated(80, 100, 0.05)[1] == pytest.approx(cross_validated(80, 100, 0.0)[1] + 0.05)
+    assert cross_validated(100, 100, 0.05)[1] == 1.0
+    assert cross_validated(0, 100, 0.0)[0] == 0.0
+    assert cross_validated(0, 0, 0.0) == (0.0, 1.0)
+
+
+def test_intervals_of_cross_validations_cover_the_head_that_learns_from_all():
+    """The long form, with 1,000 data sets of four kinds, is benchmarks/coverage.py."""
+    covered = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        centres = random.normal(size=(3, 30)) * 0.3
+        labels, fresh_labels = np.arange(150) % 3, np.arange(3000) % 3
+        rows, fresh = (
+            (random.normal(size=(len(each), 1, 30)) + centres[each][:, None]).astype(np.float32)
+            for each in (labels, fresh_labels)
+        )
+        head = fit_linear_head(rows, labels, 3, np.arange(150), seed=seed)
+        truth = (head.probabilities(fresh).argmax(axis=1) == fresh_labels).mean()
+        gain = gain_from_all(rows, labels, 3, np.arange(150), seed=seed)
+        low, high = cross_validated(int(head.held_out.right.sum()), 150, gain)
+        covered += low <= truth <= high
+    assert 0.92 <= covered / 200 <= 0.99, "three standard errors around 95 to 96 of 100"

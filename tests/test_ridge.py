@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.learning.basis import Basis
-from headstart.learning.ridge import leave_one_out
+from headstart.learning.ridge import gain_from_all, leave_one_out
 
 NUM_CLASSES = 3
 
@@ -66,3 +66,11 @@ def test_features_that_never_vary_are_worth_the_mean():
     found = leave_one_out(np.ones((30, 1, 4), np.float32), np.arange(30) % 3, NUM_CLASSES, np.arange(30))
     assert np.isfinite(found.losses).all()
     assert 0.6 < found.loss < 0.75
+
+
+def test_the_gain_is_what_a_larger_part_teaches():
+    """Many features and few images: more of them teach more; where nothing can be learnt there is nothing to gain."""
+    gains = [gain_from_all(*example(60, 80, 1.0, seed), NUM_CLASSES, np.arange(60), seed=seed) for seed in range(20)]
+    assert min(gains) >= 0
+    assert 0.005 < np.mean(gains) < 0.2
+    assert gain_from_all(*example(60, 4, 9.0), NUM_CLASSES, np.arange(60), seed=0) == 0.0

@@ -15,10 +15,12 @@ class HeldOut:
     Attributes:
         losses: (n,) what is lost on each image; empty where there were too few images to hold any out.
         right: (n,) whether the most likely class is the image's own.
+        gain: by how much the head that learns from all images is right more often, about; 0 where that is not known.
     """
 
     losses: npt.NDArray[np.float64]
     right: npt.NDArray[np.bool_]
+    gain: float = 0.0
 
     @staticmethod
     def nothing() -> HeldOut:

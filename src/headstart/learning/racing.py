@@ -26,7 +26,7 @@ from headstart.pictures.folder import ImageFile
 from headstart.progress import Budget, Progress, TimeIsUpError
 from headstart.recipe import Recipe
 from headstart.scoring.comparison import Ranked
-from headstart.scoring.intervals import wilson
+from headstart.scoring.intervals import cross_validated
 from headstart.scoring.paired import TIED_ABOVE, mcnemar
 
 Tell = Callable[[Ranked], None]
@@ -149,7 +149,7 @@ class _Race:
     def _judge(self, one: _Contestant, size: int, count: int, rung: int) -> HeldOut:
         part = part_of(self._images, count, self._seed)
         lesson = learn(part, self._class_names, one.eyes, Candidate(size, AS_IS), one.spec.name)
-        quick = lesson.leave_one_out() if rung == 0 else lesson.linear_head(self._seed).held_out
+        quick = lesson.leave_one_out() if rung == 0 else lesson.cross_validated(self._seed)
         # Fewer than two images of a class cannot be cross-validated, but each of them can be left out.
         return quick if len(quick) else lesson.leave_one_out()
 
@@ -176,7 +176,7 @@ class _Race:
     def _ranked(
         self, one: _Contestant, held_out: HeldOut, best: HeldOut | None = None, *, is_final: bool = False
     ) -> Ranked:
-        low, high = wilson(int(held_out.right.sum()), len(held_out))
+        low, high = cross_validated(int(held_out.right.sum()), len(held_out), held_out.gain)
         p_value = mcnemar(best.right, held_out.right) if best else None
         plan = one.eyes.plan(one.size)
         return Ranked(

@@ -17,7 +17,7 @@ from headstart.features.pooling import ACTIVATIONS, POOLED, has_two_scales, pool
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
 from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import LinearHead, fit_linear_head
-from headstart.learning.ridge import leave_one_out
+from headstart.learning.ridge import gain_from_all, leave_one_out
 from headstart.networks.backbone import AS_IS
 from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
@@ -161,6 +161,14 @@ class Lesson:
     def linear_head(self, seed: int) -> LinearHead:
         """The head that is shipped."""
         return fit_linear_head(self.features, self.labels, self.num_classes, self.units, seed=seed, blocks=self.blocks)
+
+    def cross_validated(self, seed: int) -> HeldOut:
+        """What that head says of images that it did not learn from."""
+        held_out = self.linear_head(seed).held_out
+        if not len(held_out):
+            return held_out
+        gain = gain_from_all(self.features, self.labels, self.num_classes, self.units, seed=seed, blocks=self.blocks)
+        return dataclasses.replace(held_out, gain=gain)
 
     def leave_one_out(self) -> HeldOut:
         """The quick look."""

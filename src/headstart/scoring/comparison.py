@@ -18,8 +18,8 @@ class Ranked:
         is_finalist: whether it was still in the race on the last rung; else it was overtaken on fewer images, or on a
             quick look.
         accuracy: the cross-validated share of those that is right, 0 to 1.
-        accuracy_low: the lower end of its 95 % interval, which is about heads that learnt from four fifths of the
-            images (Bayle et al. 2020, https://arxiv.org/abs/2007.12671); the one of all images is a little better.
+        accuracy_low: the lower end of the 95 % interval of the head that learns from all; see
+            `intervals.cross_validated`.
         accuracy_high: the upper end.
         p_value: of being as often right as the best; None where the two were not judged on the same images.
         tied_with_best: whether it is the best, or cannot be told from it on all images.
