@@ -18,6 +18,7 @@ from headstart.networks.catalogue import choose_backbones, find_backbone
 from headstart.pictures.scan import scan
 from headstart.pictures.split import split_images
 from headstart.progress import Budget, TimeIsUpError
+from headstart.recipe import Recipe
 
 TWO = "MobileNet,MobileNetV2"
 CHOICES = {"backbones": TWO, "weights": "none", "image_size": 33}
@@ -191,6 +192,16 @@ def test_fit_takes_the_fastest_of_the_best(photos, tmp_path, monkeypatch):
     assert run.facts["seconds"]["compare"] > 0
     assert run.evaluation.accuracy > 0.5
     assert headstart.load(run.path).evaluation == run.evaluation
+
+
+def test_with_the_flatten_head_auto_keeps_the_networks_own_size(photos, monkeypatch):
+    monkeypatch.setattr(comparing, "choose_backbones", lambda _: choose_backbones(["MobileNetV2"]))
+    monkeypatch.setattr("headstart.learning.seeing.candidate_sizes", lambda _: (33, 49))
+    folder, splits = split_images(scan(photos), seed=0)
+    recipe, _ = comparing.settle(Recipe(backbone="auto", weights="none", head="flatten"), folder, splits)
+    assert (recipe.backbone, recipe.image_size) == ("MobileNetV2", None)
+    recipe, _ = comparing.settle(Recipe(backbone="auto", weights="none"), folder, splits)
+    assert recipe.image_size in (33, 49)
 
 
 def test_a_comparison_is_no_run(compared, photos):

@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from headstart.errors import DataError, UnknownNameError
+from headstart.features.pooling import POOLED, POOLED_TWICE
+from headstart.learning import seeing
+from headstart.learning.choosing import choose_candidate
 from headstart.pictures.decode import decode, read
 
 sklearn = pytest.importorskip("sklearn")
@@ -214,6 +217,21 @@ def test_scikit_learn_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[sklearn\]'"):
         importlib.reload(estimator)
+
+
+@pytest.mark.parametrize(("most", "output"), [(30, POOLED_TWICE), (29, POOLED)])
+def test_two_scales_are_for_so_many_images_as_memory_holds(pictures, monkeypatch, most, output):
+    asked = []
+
+    def spy(sizes, views, fit, *, two_scales):
+        asked.append(two_scales)
+        return choose_candidate(sizes, "many", fit, two_scales=two_scales)
+
+    monkeypatch.setattr(seeing, "choose_candidate", spy)
+    monkeypatch.setattr(seeing, "_MOST_AT_TWO_SCALES", most)
+    found = classifier(image_size=65, views="auto").fit(*pictures)
+    assert asked == [output == POOLED_TWICE]
+    assert found._candidate.output == output
 
 
 def transformer(**more):

@@ -39,7 +39,7 @@ def test_sizes_that_are_not(size):
         ({"epochs": 0}, "--epochs must be at least 1; got 0."),
         ({"seed": -1}, "--seed must be from 0 to 4294967295; got -1."),
         ({"seed": 2**32}, "--seed must be from 0 to 4294967295; got 4294967296."),
-        ({"views": "many"}, "--views must be one of auto, one, flips; got 'many'."),
+        ({"views": "several"}, "--views must be one of auto, one, flips, many; got 'several'."),
     ],
 )
 def test_other_choices_that_make_no_sense(choice, message):

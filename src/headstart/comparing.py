@@ -122,6 +122,8 @@ def settle(
     if comparison.left_out:
         names = ", ".join(comparison.left_out)
         notes.append(f"Not compared, since their weights could not be had: {names}.")
+    if recipe.head == "flatten":  # A larger image would only give it more weights.
+        return dataclasses.replace(recipe, backbone=chosen.backbone), tuple(notes)
     settled = dataclasses.replace(recipe, backbone=chosen.backbone, image_size=chosen.image_size)
     is_enlarged = chosen.image_size > _ENLARGED * find_backbone(chosen.backbone).image_size
     if recipe.image_size is None and recipe.views == "auto" and is_enlarged:

@@ -30,7 +30,7 @@ class Recipe:
             (Dense 256 on the activations of the last stage).
         image_size: the side in pixels, or None: chosen on the training images.
         views: "one" (each image as it is), "flips" (averaged with its mirror images), "many" (the same at two scales,
-            where the network has them), "auto" (one or many, chosen likewise).
+            where the network has them), "auto" (one or many, chosen likewise; above 5,000 images one or flips).
         seed: of the split, the folds and the training.
         epochs: at most, for a head that is trained in epochs.
         test: the part of the images that is kept for the test.

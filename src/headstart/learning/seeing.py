@@ -27,6 +27,10 @@ from headstart.pictures.split import stratified_subset, unit_numbers
 from headstart.progress import Progress
 from headstart.recipe import Recipe, candidate_sizes
 
+# Four views at two scales of MobileNetV2 are 220 kB an image, which the head has in memory, three times what one scale
+# takes; and the more images there are, the less is left to gain.
+_MOST_AT_TWO_SCALES = 5000
+
 
 class Clock(Protocol):
     """Something that adds up the seconds of a step."""
@@ -145,7 +149,8 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
         part = part_of(images, count, recipe.seed)
         return learn(part, class_names, eyes, candidate, "Trying sizes and views").linear_head(recipe.seed)
 
-    return choose_candidate(sizes, recipe.views, fit, two_scales=has_two_scales(eyes.spec, sizes[0]))
+    affordable = len(images) <= _MOST_AT_TWO_SCALES or recipe.views == "many"
+    return choose_candidate(sizes, recipe.views, fit, two_scales=affordable and has_two_scales(eyes.spec, sizes[0]))
 
 
 @dataclasses.dataclass(frozen=True)
