@@ -26,6 +26,7 @@ ACTIVATIONS = "activations of the last stage"
 
 _SMALLER = 5 / 7  # 224 -> 160, the step between the sizes that MobileNet was published at.
 _COARSEST = 32  # Pixels to one of the last stage.
+_WITH_INNER_MODELS = ("ConvNeXt",)
 _SMALLEST_VARIANCE = 1e-6  # So that its root has a slope where nothing varies.
 
 _POOLINGS = {
@@ -78,8 +79,12 @@ def smaller_side(image_size: int) -> int:
 
 
 def has_two_scales(spec: BackboneSpec, image_size: int) -> bool:
-    """Whether a network can look at images of this size at two scales; those with tokens have one size alone."""
-    return spec.architecture is None and spec.smallest_size <= smaller_side(image_size) < image_size
+    """Whether a network can look at images of this size at two scales.
+
+    Not where it ends in tokens, whose number is fixed; nor where models lie in its graph that were built for one size.
+    """
+    flexible = spec.architecture is None and spec.family not in _WITH_INNER_MODELS
+    return flexible and spec.smallest_size <= smaller_side(image_size) < image_size
 
 
 def pooled_blocks(stages: Sequence[Stage], output: str = POOLED, *, has_token: bool) -> tuple[int, ...]:
