@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
+import headstart
 from headstart import cli, terminal, workflow
 from headstart.cli import app
 from journey import FAST, RUN_FILES, call, finished, paint, spawn
 
 HEAVY = ("keras", "tensorflow", "jax", "torch", "openvino", "sklearn", "scipy")
 COMMANDS = (
-    "demo", "fit", "evaluate", "report", "predict", "models", "weights", "weights list", "weights pull",
+    "demo", "fit", "compare", "evaluate", "report", "predict", "models", "weights", "weights list", "weights pull",
     "weights verify", "weights pack", "weights import",
 )  # fmt: skip
 
@@ -313,7 +314,7 @@ def test_commands_are_the_contracts():
     named = {each.name or each.callback.__name__ for each in app.registered_commands}
     assert named | {"weights"} == {command.split()[0] for command in COMMANDS}
     for name in named:
-        assert callable(getattr(workflow, name, None)) or name == "models"
+        assert callable(getattr(headstart, name, None)) or name == "models"
 
 
 def test_command_line_needs_nothing_that_is_not_a_dependency():

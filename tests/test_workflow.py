@@ -13,7 +13,7 @@ import headstart
 from headstart import workflow
 from headstart.errors import DataError, RunError, UnknownNameError
 from headstart.pictures.scan import scan
-from headstart.recipe import Recipe
+from headstart.pictures.split import split_images
 from headstart.reporting import runs
 from journey import FAST, RUN_FILES, call, finished, paint, paint_folder, spawn
 
@@ -277,7 +277,7 @@ def test_split_images_drops_what_is_also_in_the_test(tmp_path):
             for seed in seeds:
                 paint(tmp_path / side / name / f"{seed}.png", (90, 90, 90), 100 * index + seed)
     shutil.copy(tmp_path / "test" / "a" / "6.png", tmp_path / "train" / "a" / "leak.png")
-    folder, splits = workflow.split_images(scan(tmp_path), Recipe())
+    folder, splits = split_images(scan(tmp_path), seed=0)
     assert len(folder) == len(splits) == 16
     assert [each.name for each in folder.skipped] == ["train/a/leak.png"]
 

@@ -107,8 +107,6 @@ def settle(
     recipe: Recipe, folder: ImageFolder, splits: Sequence[str], progress: Progress = silent
 ) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe with a network in it, and notes on how it was chosen: of the eight, the fastest of the best."""
-    if recipe.backbone != "auto":
-        return recipe, ()
     contest = _Contest(choose_backbones(["seed"]), recipe.weights, recipe)
     comparison = contest.hold(folder, splits, None, progress=progress)
     chosen, tied = comparison.chosen, [each for each in comparison.ranking if each.tied_with_best]

@@ -94,8 +94,10 @@ def fit(
     from headstart.learning.training import train  # Keras comes in here, and takes seconds.
 
     try:
-        with clock.measures("compare"):
-            recipe, why = settle(recipe, folder, splits, progress)
+        why: tuple[str, ...] = ()
+        if recipe.backbone == "auto":
+            with clock.measures("compare"):
+                recipe, why = settle(recipe, folder, splits, progress)
         trained = train(folder, splits, find_backbone(recipe.backbone), recipe, clock, progress)
     except (HeadstartError, OSError):
         runs.discard_run(path)
@@ -194,7 +196,7 @@ class Clock:
         """Start."""
         self._start = time.perf_counter()
         self._inner = 0.0
-        self._seconds = dict.fromkeys(("scan", "compare", "features", "head", "fine_tune", "report"), 0.0)
+        self._seconds = dict.fromkeys(("scan", "features", "head", "fine_tune", "report"), 0.0)
 
     @contextmanager
     def measures(self, step: str) -> Iterator[None]:
@@ -204,7 +206,7 @@ class Clock:
             yield
         finally:
             spent = time.perf_counter() - start
-            self._seconds[step] += spent - self._inner
+            self._seconds[step] = self._seconds.get(step, 0.0) + spent - self._inner
             self._inner = before + spent
 
     def read(self) -> dict[str, float]:
