@@ -169,7 +169,7 @@ def test_computes_the_same_again_in_training_mode_and_after_saving(backbone, pix
 
 
 def settings(backbone):
-    """Every place to freeze below, for the smallest of a family. The others: nowhere, where a statistic could move."""
+    """Every stage to open from, for the smallest of a family. The others: all, where a statistic could move."""
     if keras.backend.backend() != "tensorflow":
         return (None, backbone.spec.stages[1], WHOLE)
     if backbone.spec in SMALLEST:
@@ -182,10 +182,10 @@ def statistics(model):
     return {id(weight) for layer in model.layers if isinstance(layer, Norm) for weight in layer.weights}
 
 
-def test_statistics_stay_and_only_what_lies_above_the_cut_learns(backbone, pixels):
+def test_statistics_stay_and_only_what_is_open_learns(backbone, pixels):
     model = backbone.model
-    for above in settings(backbone):
-        freeze(model) if above is None else thaw(model, backbone.stages, above)
+    for first in settings(backbone):
+        freeze(model) if first is None else thaw(model, backbone.stages, first)
         learns = {id(weight) for weight in model.trainable_weights}
         assert not learns & statistics(model)
         before = {
@@ -198,7 +198,7 @@ def test_statistics_stay_and_only_what_lies_above_the_cut_learns(backbone, pixel
             for weight in model.weights
             if not np.array_equal(before[weight.path][1], keras.ops.convert_to_numpy(weight.value))
         }
-        assert {path for path in moved if not before[path][0]} == set(), f"frozen with all below {above}"
+        assert {path for path in moved if not before[path][0]} == set(), f"open from {first}"
         assert bool(moved) == bool(learns)
         for weight in model.weights:  # A step can saturate the softmax; what is learnt next would then be nothing.
             weight.assign(before[weight.path][1])

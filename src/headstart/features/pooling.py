@@ -40,20 +40,22 @@ def pooled_features(backbone: Backbone, output: str = POOLED) -> Any:
 
     `POOLED_TWICE` is that with the standard deviations, of the image and then of the image made smaller.
     """
-    outputs = [cut_tensor(backbone.model, stage) for stage in backbone.stages]
+    stages = backbone.stages
+    outputs = [cut_tensor(backbone.model, stage) for stage in stages]
     if output == POOLED_TWICE:
-        pooled = _pooled(backbone, outputs, deviation=True)
-        pooled += _pooled(backbone, _seen_smaller(backbone, outputs), "_smaller", deviation=True)
+        pooled = pool(stages, outputs, deviation=True)
+        pooled += pool(stages, _seen_smaller(backbone, outputs), "_smaller", deviation=True)
     else:
-        pooled = _pooled(backbone, outputs)
+        pooled = pool(stages, outputs)
     if backbone.ends_in_tokens:
         pooled.append(backbone.model.output[:, 0])
     return keras.layers.Concatenate(name="features")(pooled)
 
 
-def _pooled(backbone: Backbone, outputs: Sequence[Any], suffix: str = "", *, deviation: bool = False) -> list[Any]:
+def pool(stages: Sequence[Stage], outputs: Sequence[Any], suffix: str = "", *, deviation: bool = False) -> list[Any]:
+    """Mean, maximum and, if wanted, deviation of every channel: symbolic tensors (n, c) of those (n, ..., c) of stages."""
     pooled = []
-    for stage, output in zip(backbone.stages, outputs, strict=True):
+    for stage, output in zip(stages, outputs, strict=True):
         average, maximum = _POOLINGS[len(output.shape)]
         pooled.append(average(name=f"{stage.name}_mean{suffix}")(output))
         pooled.append(maximum(name=f"{stage.name}_max{suffix}")(output))

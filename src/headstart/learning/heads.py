@@ -26,11 +26,21 @@ def grow_linear_head(backbone: Backbone, head: LinearHead, output: str = POOLED)
 
     Where the backbone was built for several views, their features are averaged.
     """
+    return grow_linear_layer(backbone, linear_layer(head), output)
+
+
+def linear_layer(head: LinearHead) -> keras.layers.Layer:
+    """The fitted head as a layer of Keras, from features (n, d) to probabilities (n, num_classes)."""
     dense = keras.layers.Dense(len(head.bias), activation="softmax", name="probabilities")
-    probabilities = dense(_averaged_over_views(pooled_features(backbone, output), backbone))
-    model = keras.Model(backbone.model.inputs[0], probabilities, name=f"{backbone.spec.name}_linear")
+    dense.build((None, len(head.kernel)))
     dense.set_weights([head.kernel, head.bias])
-    return model
+    return dense
+
+
+def grow_linear_layer(backbone: Backbone, layer: keras.layers.Layer, output: str = POOLED) -> keras.Model:
+    """`grow_linear_head` with a layer that is there already; the model shares it."""
+    probabilities = layer(_averaged_over_views(pooled_features(backbone, output), backbone))
+    return keras.Model(backbone.model.inputs[0], probabilities, name=f"{backbone.spec.name}_linear")
 
 
 def _averaged_over_views(tensor: Any, backbone: Backbone) -> Any:

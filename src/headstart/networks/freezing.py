@@ -36,29 +36,38 @@ def freeze(model: keras.Model) -> None:
                 setattr(layer, name, 0.0)
 
 
-def thaw(model: keras.Model, stages: tuple[Stage, ...], above: str) -> None:
-    """Let what lies above a stage learn, but for BatchNormalization, whose statistics would be lost. Compile after it.
+def thaw(model: keras.Model, stages: tuple[Stage, ...], first: str) -> None:
+    """Let a stage and all above it learn, but for BatchNormalization, whose statistics would be lost. Compile after it.
 
     Args:
         model: a frozen network.
         stages: its stages.
-        above: the name of a stage that stays frozen, with all below it; "all" lets every layer learn.
+        first: the name of the lowest stage that learns; "all" lets every layer learn.
 
     Raises:
         UnknownNameError: there is no such stage.
     """
-    frozen: set[str] = set()
-    if above != WHOLE:
-        cuts = {stage.name: stage.layer for stage in stages}
-        if above not in cuts:
-            raise UnknownNameError("stage", above, [*cuts, WHOLE])
-        frozen = layers_below(model, cuts[above])
+    cut = cut_below(stages, first)
+    frozen = layers_below(model, cut.layer) if cut else set()
     model.trainable = True
     for layer in model.layers:
         layer.trainable = layer.name not in frozen
     for layer in _every_layer(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
+
+
+def cut_below(stages: tuple[Stage, ...], first: str) -> Stage | None:
+    """The stage whose end is the cut if a stage and all above it learn, or None if every layer does.
+
+    Raises:
+        UnknownNameError: there is no such stage.
+    """
+    names = [stage.name for stage in stages]
+    if first not in (*names, WHOLE):
+        raise UnknownNameError("stage", first, [*names, WHOLE])
+    number = names.index(first) if first != WHOLE else 0
+    return stages[number - 1] if number else None
 
 
 def _every_layer(model: keras.Model) -> Iterator[Any]:

@@ -1,0 +1,95 @@
+"""What a tail learns from: images by number and view, as stored activations or as pixels, never all in memory at once
+where they are too many.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.features.decoding import decode_ahead
+from headstart.features.extract import Features
+from headstart.pictures.folder import ImageFile
+from headstart.pictures.views import seen
+from headstart.progress import Progress
+
+Numbers = npt.NDArray[np.int64]
+
+_IN_MEMORY = 1 << 30  # Bytes; more goes to a file that the system reads as it is needed.
+_PORTION = 256  # Images read at a time.
+
+
+class Material(Protocol):
+    """Images as a tail takes them.
+
+    Attributes:
+        num_views: in how many views each image can be had.
+    """
+
+    num_views: int
+
+    def batch(self, images: Numbers, views: Numbers) -> list[npt.NDArray[np.float32]]:
+        """The inputs of the tail for images, by their numbers, each in one view."""
+        ...
+
+
+class StoredMaterial:
+    """Activations at a cut, and what is pooled below it, from the feature store."""
+
+    def __init__(self, features: Features, cut: str, pooled: str, num_constants: int) -> None:
+        """Read them once.
+
+        Args:
+            features: of images in their views.
+            cut: the output that holds the activations.
+            pooled: the output that holds the pooled stages, the lowest first.
+            num_constants: how many of those lie at or below the cut.
+        """
+        self.num_views = len(features.views)
+        num_images, first = len(features.usable), features.of(cut, 0, 1)
+        self._activations = _room((num_images, *first.shape[1:]), first.dtype)
+        self._constants = np.empty((num_images, self.num_views, num_constants), np.float32)
+        for start in range(0, num_images, _PORTION):
+            stop = start + _PORTION
+            self._activations[start:stop] = features.of(cut, start, stop)
+            self._constants[start:stop] = features.of(pooled, start, stop)[..., :num_constants]
+
+    def batch(self, images: Numbers, views: Numbers) -> list[npt.NDArray[np.float32]]:
+        """See `Material.batch`."""
+        return [np.asarray(self._activations[images, views], np.float32), self._constants[images, views]]
+
+
+class PixelMaterial:
+    """Pixels, decoded once; views are made of them as they are asked for."""
+
+    def __init__(self, images: Sequence[ImageFile], size: int, views: Sequence[str], progress: Progress) -> None:
+        """Decode images that are known to decode, at a size."""
+        self.num_views = len(views)
+        self._views = views
+        self._pixels = _room((len(images), size, size, 3), np.dtype(np.uint8))
+        failed: dict[str, str] = {}
+        wanted = ((image, ("as_is",)) for image in images)
+        for number, decoded in enumerate(decode_ahead(wanted, (size,), failed)):
+            self._pixels[number] = decoded.pixels[size, "as_is"]
+            if number % _PORTION == 0:
+                progress("Reading the pixels", number, len(images))
+        if failed:
+            raise OSError(f"Images changed while they were in use: {next(iter(failed.values()))}")
+        progress("Reading the pixels", len(images), len(images))
+
+    def batch(self, images: Numbers, views: Numbers) -> list[npt.NDArray[np.float32]]:
+        """See `Material.batch`."""
+        pairs = zip(images, views, strict=True)
+        return [np.stack([seen(self._views[view], self._pixels[image]) for image, view in pairs]).astype(np.float32)]
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """An array in memory, or in a file without a name that goes with the process."""
+    if int(np.prod(shape)) * dtype.itemsize <= _IN_MEMORY:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
