@@ -96,12 +96,17 @@ def fit(
     ] = "MobileNetV2",
     weights: Annotated[str, typer.Option(help="auto, imagenet, kerashub, packaged, none, or a path.")] = "auto",
     head: Annotated[str, typer.Option(help="linear, nearest (class mean), mlp (Dense 256) or flatten.")] = "linear",
+    fine_tune: Annotated[
+        str, typer.Option(help="off, auto (opened as far as it helps), the lowest stage that learns, or all.")
+    ] = "off",
     image_size: ImageSize = None,
     views: Annotated[
         str, typer.Option(help="one, flips (average with mirror images), many (flips at two scales), auto (chosen).")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
-    epochs: Annotated[int, typer.Option(help="At most, for a head that is trained in epochs.")] = 20,
+    epochs: Annotated[
+        int, typer.Option(help="At most, of a head that is trained in epochs, or of a step of tuning.")
+    ] = 20,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -110,8 +115,8 @@ def fit(
 
     with terminal.bar() as progress:
         run = workflow.fit(
-            data, out=out, progress=progress, backbone=backbone, weights=weights, head=head, image_size=image_size,
-            views=views, seed=seed, epochs=epochs,
+            data, out=out, progress=progress, tell=terminal.show_epoch, backbone=backbone, weights=weights, head=head,
+            fine_tune=fine_tune, image_size=image_size, views=views, seed=seed, epochs=epochs,
         )  # fmt: skip
     _show_run(run, as_json)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from headstart.errors import DataError, UnknownNameError
 
 HEADS = ("linear", "nearest", "mlp", "flatten")
 VIEWS = ("auto", "one", "flips", "many")
+FINE_TUNE = ("off", "auto", "all")
+TUNABLE_HEADS = ("linear", "nearest")
 
 NUM_SCREENED = 320
 """Images on which sizes are tried before the rest is computed: enough to see a gain of a few points."""
@@ -29,10 +32,12 @@ class Recipe:
         head: "linear" (logistic regression), "nearest" (class mean), "mlp" (Dense 256 on pooled features) or "flatten"
             (Dense 256 on the activations of the last stage).
         image_size: the side in pixels, or None: chosen on the training images.
+        fine_tune: "off" (the network stays frozen), "auto" (opened stage by stage, as far as it helps), the name of the
+            lowest stage that learns, or "all".
         views: "one" (each image as it is), "flips" (averaged with its mirror images), "many" (the same at two scales,
             where the network has them), "auto" (one or many, chosen likewise; above 5,000 images one or flips).
         seed: of the split, the folds and the training.
-        epochs: at most, for a head that is trained in epochs.
+        epochs: at most, for a head that is trained in epochs, and for each step of fine-tuning.
         test: the part of the images that is kept for the test.
         val: the part that is kept for validation.
     """
@@ -40,6 +45,7 @@ class Recipe:
     backbone: str = "MobileNetV2"
     weights: str = "auto"
     head: str = "linear"
+    fine_tune: str = "off"
     image_size: int | None = None
     views: str = "auto"
     seed: int = 0
@@ -61,6 +67,15 @@ class Recipe:
             raise DataError(f"--views must be one of {', '.join(VIEWS)}; got '{self.views}'.")
         if self.head not in HEADS:
             raise UnknownNameError("head", self.head, HEADS)
+        if self.fine_tune not in FINE_TUNE and not re.fullmatch(r"stage[1-9]", self.fine_tune):
+            raise UnknownNameError("way to fine-tune", self.fine_tune, (*FINE_TUNE, "stage5", "stage4"))
+        if self.fine_tune != "off" and self.head not in TUNABLE_HEADS:
+            raise DataError(
+                f"--fine-tune {self.fine_tune} starts from a head that is fitted at once; got --head {self.head}. Use "
+                f"--head {' or '.join(TUNABLE_HEADS)}."
+            )
+        if self.fine_tune != "off" and self.views == "many":
+            raise DataError("A network is fine-tuned at one scale: use --views flips, or leave it out.")
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

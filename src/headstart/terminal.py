@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shlex
 import shutil
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.comparing import Compared
     from headstart.features.upkeep import Stored
     from headstart.learning.classifier import Prediction
+    from headstart.learning.tuning import Epoch
     from headstart.pictures.folder import Skipped
     from headstart.scoring.comparison import Ranked
     from headstart.scoring.evaluation import Evaluation
@@ -216,6 +218,15 @@ def show_run(run: Run) -> None:
     show_evaluation(run.evaluation)
     say(f"\nDone in {seconds['total']:.0f} s. Report: {run.path / REPORT_FILE}")
     say(f"Use it: headstart predict {shlex.quote(str(run.path))} PICTURE...")
+
+
+def show_epoch(row: Epoch, num_epochs: int) -> None:
+    """One line after each epoch of fine-tuning."""
+    judged = "" if math.isnan(row.val_loss) else f", validation loss {row.val_loss:.3f}, {row.val_accuracy:.1%} right"
+    say(
+        f"{'Trying' if row.turn == 'trial' else 'Tuning'} {row.phase}, epoch {row.epoch} of {num_epochs}: "
+        f"loss {row.loss:.3f}{judged}, learning rate {row.learning_rate:.1e}, {row.images_per_second:.0f} images/s"
+    )
 
 
 def show_evaluation(evaluation: Evaluation) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -68,6 +68,7 @@ def fit(
     out: str | Path | None = None,
     notes: Sequence[str] = (),
     progress: Progress = silent,
+    tell: Callable[[Any, int], None] = lambda epoch, num_epochs: None,
     **choices: Any,
 ) -> Run:
     """From labelled pictures to a trained, scored and reported classifier.
@@ -77,6 +78,7 @@ def fit(
         out: the run folder; by default the next free one below ``runs/``.
         notes: sentences that the report must show.
         progress: called with a step, how much is done and how much there is.
+        tell: called after each epoch of fine-tuning with its row of history.csv and the number of epochs there may be.
         **choices: the fields of `Recipe`: backbone, weights, head, image_size, views, seed, epochs, ...
 
     Raises:
@@ -92,13 +94,15 @@ def fit(
     identity = {"recipe": recipe.to_json(), "data": runs.data_hash(folder)}
     path = runs.start_run(out, folder, identity)
     from headstart.learning.training import train  # Keras comes in here, and takes seconds.
+    from headstart.learning.tuning import Diary
 
     try:
         why: tuple[str, ...] = ()
         if recipe.backbone == "auto":
             with clock.measures("compare"):
                 recipe, why = settle(recipe, folder, splits, progress)
-        trained = train(folder, splits, find_backbone(recipe.backbone), recipe, clock, progress)
+        spec = find_backbone(recipe.backbone)
+        trained = train(folder, splits, spec, recipe, clock, progress, Diary(path, tell))
     except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
@@ -111,6 +115,7 @@ def fit(
         facts = _facts(identity, trained, notes, self_check, clock)
         runs.write_json(path / runs.RUN_FILE, facts)
         draw_report(path, facts, evaluation)
+        runs.remove_states(path)
         runs.finish_run(path)
     return Run(path, facts, evaluation)
 
@@ -277,6 +282,7 @@ def _facts(
             "image size": f"{trained.candidate.image_size} px",
             "views": _views_in_words(trained.candidate),
             "head": recipe["head"],
+            "fine-tuned": _tuned_in_words(trained.fine_tuned),
             "seed": recipe["seed"],
             "images": ", ".join(f"{counts[split]:,} {split}" for split in SPLITS),
         },
@@ -292,7 +298,7 @@ def _facts(
             "backbone": trained.spec_name,
             "weights": {"source": weights["source"], "sha256": weights["sha256"]},
             "head": recipe["head"],
-            "fine_tuned": None,
+            "fine_tuned": trained.fine_tuned,
             "class_names": list(folder.class_names),
             "num_images": len(folder),
             "num_skipped": len(folder.skipped),
@@ -306,6 +312,10 @@ def _facts(
 def _views_in_words(candidate: Candidate) -> str:
     views = "as it is and mirrored (4)" if len(candidate.views) > 1 else "as it is"
     return f"{views}, at two scales, with deviations" if "two scales" in candidate.output else views
+
+
+def _tuned_in_words(first: str | None) -> str:
+    return "no, the network is frozen" if first is None else first if first == "all" else f"{first} and above"
 
 
 def _versions(backend: str) -> dict[str, str]:

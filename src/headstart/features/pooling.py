@@ -53,7 +53,7 @@ def pooled_features(backbone: Backbone, output: str = POOLED) -> Any:
 
 
 def pool(stages: Sequence[Stage], outputs: Sequence[Any], suffix: str = "", *, deviation: bool = False) -> list[Any]:
-    """Mean, maximum and, if wanted, deviation of every channel: symbolic tensors (n, c) of those (n, ..., c) of stages."""
+    """Mean, maximum and, if wanted, deviation of every channel: symbolic (n, c) of (n, ..., c), stage by stage."""
     pooled = []
     for stage, output in zip(stages, outputs, strict=True):
         average, maximum = _POOLINGS[len(output.shape)]

@@ -49,17 +49,20 @@ class Basis:
     scale: Matrix
 
     @staticmethod
-    def of(features: Matrix, blocks: Sequence[int] = ()) -> Basis:
+    def of(features: Matrix, blocks: Sequence[int] = (), least_spread: float = 0.0) -> Basis:
         """The basis of features (n, num_views, d).
 
         Args:
             features: float32.
             blocks: how many of them each part has, in order; the parts get the same variance, however wide they are.
+            least_spread: features that vary less than this part of what the median one does are not blown up to vary
+                as much as the others.
         """
         weights = _block_weights(blocks, features.shape[2])
         averaged = features.mean(axis=1)
         mean = averaged.mean(axis=0)
-        scale = weights / (np.sqrt(features.var(axis=(0, 1))) + _SMALLEST_STD)
+        spread = np.sqrt(features.var(axis=(0, 1)))
+        scale = weights / (np.maximum(spread, least_spread * np.median(spread)) + _SMALLEST_STD)
         centred = (averaged - mean) * scale
         views = ViewDirections.of(features, averaged, scale)
         return Basis(Axes.of(views.shrink(centred)), views, mean, scale)

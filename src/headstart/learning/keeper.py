@@ -87,8 +87,8 @@ class Keeper:
         read = [found for path in there if (found := _read(path))]
         if there and not read:
             raise RunError(
-                f"The state of an interrupted training is damaged: {' and '.join(map(str, there))}. Nothing was trained on "
-                f"it. Delete {'them' if len(there) > 1 else 'it'} to train from the start."
+                f"The state of an interrupted training is damaged: {' and '.join(map(str, there))}. Nothing was "
+                f"trained on it. Delete {'them' if len(there) > 1 else 'it'} to train from the start."
             )
         mine = [header for header in read if header[0].get("identity") == self._identity]
         if not mine:

@@ -55,7 +55,14 @@ class LinearHead:
 
 
 def fit_linear_head(
-    features: Matrix, labels: Labels, num_classes: int, units: Labels, *, seed: int, blocks: Sequence[int] = ()
+    features: Matrix,
+    labels: Labels,
+    num_classes: int,
+    units: Labels,
+    *,
+    seed: int,
+    blocks: Sequence[int] = (),
+    least_spread: float = 0.0,
 ) -> LinearHead:
     """Fit the head, its strength chosen by cross-validation.
 
@@ -66,8 +73,9 @@ def fit_linear_head(
         units: (n,) numbers; images of one unit (duplicates, a group) stay in one fold.
         seed: of the folds.
         blocks: how many features each part of them has, in order; the parts count alike, however wide they are.
+        least_spread: see `Basis.of`.
     """
-    basis = Basis.of(features, blocks)
+    basis = Basis.of(features, blocks, least_spread)
     targets = np.eye(num_classes, dtype=np.float32)[labels]
     folds = assign_folds(labels, units, seed=seed)
     if folds.max() == 0:

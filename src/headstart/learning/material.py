@@ -20,7 +20,8 @@ from headstart.progress import Progress
 Numbers = npt.NDArray[np.int64]
 
 _IN_MEMORY = 1 << 30  # Bytes; more goes to a file that the system reads as it is needed.
-_PORTION = 256  # Images read at a time.
+_BYTES_AT_ONCE = 256 << 20  # Read at a time.
+_TOLD_EVERY = 64
 
 
 class Material(Protocol):
@@ -51,10 +52,11 @@ class StoredMaterial:
         """
         self.num_views = len(features.views)
         num_images, first = len(features.usable), features.of(cut, 0, 1)
+        portion = max(1, _BYTES_AT_ONCE // first.nbytes)
         self._activations = _room((num_images, *first.shape[1:]), first.dtype)
         self._constants = np.empty((num_images, self.num_views, num_constants), np.float32)
-        for start in range(0, num_images, _PORTION):
-            stop = start + _PORTION
+        for start in range(0, num_images, portion):
+            stop = start + portion
             self._activations[start:stop] = features.of(cut, start, stop)
             self._constants[start:stop] = features.of(pooled, start, stop)[..., :num_constants]
 
@@ -75,7 +77,7 @@ class PixelMaterial:
         wanted = ((image, ("as_is",)) for image in images)
         for number, decoded in enumerate(decode_ahead(wanted, (size,), failed)):
             self._pixels[number] = decoded.pixels[size, "as_is"]
-            if number % _PORTION == 0:
+            if number % _TOLD_EVERY == 0:
                 progress("Reading the pixels", number, len(images))
         if failed:
             raise OSError(f"Images changed while they were in use: {next(iter(failed.values()))}")

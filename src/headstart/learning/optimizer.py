@@ -29,6 +29,13 @@ class LayerwiseAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         """
         super().__init__(**choices)
         self.factors = dict(factors or {})
+        self._by_number: list[float] = []
+
+    def build(self, variables: Any) -> None:
+        """Make what is kept of each weight, and note its factor: a step may get the weight without its name."""
+        if not self._by_number:
+            self._by_number = [self.factors.get(each.path.rpartition("/")[0], 1.0) for each in variables]
+        super().build(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Take one step with one weight, at the rate of its layer."""
@@ -39,7 +46,7 @@ class LayerwiseAdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         return len(variable.shape) > 1 and self._factor(variable) == 1.0
 
     def _factor(self, variable: Any) -> float:
-        return float(self.factors.get(variable.path.rpartition("/")[0], 1.0))
+        return self._by_number[int(self._get_variable_index(variable))]
 
     def get_config(self) -> dict[str, Any]:
         """As plain values."""

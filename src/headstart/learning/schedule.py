@@ -6,7 +6,9 @@ import dataclasses
 import math
 
 _BATCH_SIZE = 32
-_MIXUP_FROM = 20_000  # Images; below, BiT leaves it out too.
+_IMAGES_SHOWN = 16_000  # In the whole course of a small set: BiT's 500 steps, at this batch size.
+_FEWEST_EPOCHS, _MOST_EPOCHS = 4, 20
+_LEARNING_RATE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Schedule:
         label_smoothing: the part of a label that is spread over all classes.
         weight_decay: of kernels.
         layer_decay: what the learning rate is multiplied by from a stage to the one below.
+        last_epoch: after which it ends, though the course is one of `epochs`; 0: none.
     """
 
     epochs: int
@@ -31,7 +34,13 @@ class Schedule:
     patience: int = 3
     label_smoothing: float = 0.0
     weight_decay: float = 0.01
-    layer_decay: float = 0.7
+    layer_decay: float = 0.8
+    last_epoch: int = 0
+
+    @property
+    def num_epochs(self) -> int:
+        """After how many it ends at the latest."""
+        return self.last_epoch or self.epochs
 
     def steps_per_epoch(self, num_images: int) -> int:
         """So that every image is seen once."""
@@ -48,3 +57,17 @@ class Schedule:
             return self.learning_rate * (step + 1) / (warmup + 1)
         along = (step - warmup) / max(1.0, self.epochs * per_epoch - warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
+
+
+def schedule_for(num_images: int, most_epochs: int) -> Schedule:
+    """The course for so many training images: about as many steps for a small set as BiT takes, more for a large one.
+
+    BiT-HyperRule: Kolesnikov et al. 2020, https://arxiv.org/abs/1912.11370, section 3.3.
+
+    Args:
+        num_images: to learn from.
+        most_epochs: as the user set it.
+    """
+    epochs = min(max(round(_IMAGES_SHOWN / max(num_images, 1)), _FEWEST_EPOCHS), _MOST_EPOCHS, most_epochs)
+    warmup = min(1.0, epochs / 4)
+    return Schedule(epochs, min(_BATCH_SIZE, max(1, num_images)), _LEARNING_RATE, warmup_epochs=warmup)

@@ -117,6 +117,12 @@ class Eyes:
             self._seconds += features.seconds
         return features
 
+    def activations(self, images: Sequence[ImageFile], candidate: Candidate, cut: str) -> Features:
+        """The activations at a stage's cut, and the pooled stages, in the candidate's views."""
+        extractor = Extractor(self.plan(candidate.image_size), cut, POOLED)
+        step = f"Computing activations of {cut}"
+        return extractor.extract(images, candidate.views, step=step, progress=self.progress)
+
     def _extractor(self, size: int, output: str) -> Extractor:
         if (size, output) not in self._extractors:
             self._extractors[size, output] = Extractor(self.plan(size), output)
@@ -150,6 +156,7 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
         return learn(part, class_names, eyes, candidate, "Trying sizes and views").linear_head(recipe.seed)
 
     affordable = len(images) <= _MOST_AT_TWO_SCALES or recipe.views == "many"
+    affordable = affordable and recipe.fine_tune == "off"  # A network is tuned at one scale.
     return choose_candidate(sizes, recipe.views, fit, two_scales=affordable and has_two_scales(eyes.spec, sizes[0]))
 
 

@@ -1,8 +1,8 @@
 """The part of a classifier that learns, on inputs that were computed once.
 
-What lies below a cut is frozen: what it says of an image is the same in every epoch, so it comes from the feature store.
-Above it lies the *tail*. A head that reads several stages has those below the cut from the store, too. The tail's layers
-are the classifier's own, so what they learn need not be carried back.
+What lies below a cut is frozen: what it says of an image is the same in every epoch, so it comes from the feature
+store. Above it lies the *tail*. A head that reads several stages has those below the cut from the store, too. The
+tail's layers are the classifier's own, so what they learn need not be carried back.
 """
 
 from __future__ import annotations
@@ -61,12 +61,11 @@ def open_tail(backbone: Backbone, head: Any, first: str) -> Tail:
     at_cut = cut_tensor(backbone.model, cut)
     activations = keras.Input(at_cut.shape[1:], dtype="float32", name="activations")
     constants = keras.Input((num_constants,), dtype="float32", name="constants")
-    # The output comes last: the first token is read off it where a network ends in tokens.
-    wanted = [*(cut_tensor(backbone.model, stage) for stage in above), backbone.model.output]
-    *outputs, last = _listed(keras.Model(at_cut, wanted, name="upper")(activations))
+    wanted = [cut_tensor(backbone.model, stage) for stage in above]
+    outputs = _listed(keras.Model(at_cut, wanted, name="upper")(activations))
     pooled = [constants, *pool(above, outputs)]
     if backbone.ends_in_tokens:
-        pooled.append(last[:, 0])
+        pooled.append(outputs[-1][:, 0])
     probabilities = head(keras.layers.Concatenate(name="features")(pooled))
     model = keras.Model([activations, constants], probabilities, name=f"{backbone.spec.name}_above_{cut.name}")
     return Tail(model, whole, cut, num_constants)

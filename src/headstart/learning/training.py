@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from headstart.errors import DataError, RunError
 from headstart.features.extract import Features
 from headstart.learning.choosing import Candidate
 from headstart.learning.classifier import Classifier
+from headstart.learning.fine_tuning import LEAST_SPREAD, fine_tune
 from headstart.learning.heads import (
     LabelledFeatures,
     fit_flatten_head,
@@ -22,9 +24,11 @@ from headstart.learning.heads import (
     grow_linear_head,
     grow_mlp_head,
 )
-from headstart.learning.logistic import fit_linear_head
+from headstart.learning.job import Fitted, Job
+from headstart.learning.logistic import LinearHead, fit_linear_head
 from headstart.learning.nearest import fit_nearest_head
 from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
+from headstart.learning.tuning import Diary
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
 from headstart.networks.rows import BackboneSpec
@@ -56,7 +60,8 @@ class Trained:
         fingerprint: the hash of the backbone's weights as loaded.
         feature_counts: computed, reused, images_per_second.
         history: one row per epoch, if the head was trained in epochs.
-        head_note: how the head was fitted.
+        head_note: how the head was fitted, and what came of tuning the network.
+        fine_tuned: the lowest stage that was tuned, or "all"; None where the network stayed frozen.
         notes: what a reader must not miss.
         backend: Keras's backend and the engine.
     """
@@ -73,6 +78,7 @@ class Trained:
     feature_counts: dict[str, Any]
     history: tuple[dict[str, float], ...]
     head_note: str
+    fine_tuned: str | None
     notes: tuple[str, ...]
     backend: str
 
@@ -105,10 +111,20 @@ def train(
     recipe: Recipe,
     clock: Clock,
     progress: Progress,
+    diary: Diary,
 ) -> Trained:
     """Train a classifier on the images of "train" and "val", and ask it about those of "test".
 
     A linear head needs no validation images, since its one number is cross-validated: it learns from them too.
+
+    Args:
+        folder: the images.
+        splits: of each of them.
+        spec: the network.
+        recipe: what was asked for.
+        clock: counts the seconds of each step.
+        progress: told how far it is.
+        diary: of fine-tuning.
     """
     weights = find_weights(spec, recipe.weights, progress=progress)
     keras.utils.set_random_seed(recipe.seed)
@@ -118,11 +134,15 @@ def train(
         choice = choose_how_to_see(pool, folder.class_names, eyes, recipe)
         features = eyes.look(folder.images, choice.candidate)
         folder, splits = _drop_failures(folder, splits, features)
-        job = _Job(folder, tuple(splits), recipe, choice.candidate)
+        job = Job(folder, tuple(splits), recipe, choice.candidate)
         progress("Fitting the head", 0, 1)
         fit = _fit_in_epochs if recipe.head in {"flatten", "mlp"} else _fit_at_once
         fitted = fit(job, eyes, features.values)
         progress("Fitting the head", 1, 1)
+        if recipe.fine_tune != "off":
+            with clock.measures("fine_tune"):
+                head = functools.partial(_linear_head, job, eyes, features.values, least_spread=LEAST_SPREAD)
+                fitted = fine_tune(job, eyes, fitted, head, diary)
     return Trained(
         classifier=Classifier(fitted.model, folder.class_names),
         folder=folder,
@@ -136,6 +156,7 @@ def train(
         feature_counts=eyes.counts(folder.images),
         history=fitted.history,
         head_note=" ".join(filter(None, (fitted.note, choice.sentence))),
+        fine_tuned=fitted.fine_tuned,
         notes=_notes(weights, recipe, choice.candidate),
         backend=f"{keras.backend.backend()}, features by {engine_name()}",
     )
@@ -161,35 +182,7 @@ def _drop_failures(
     return folder, kept
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """What a head is fitted to."""
-
-    folder: ImageFolder
-    splits: tuple[str, ...]
-    recipe: Recipe
-    candidate: Candidate
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.folder.class_names)
-
-    def labels(self) -> npt.NDArray[np.int64]:
-        return np.array([self.folder.class_names.index(image.label) for image in self.folder.images])
-
-    def is_in(self, *sides: str) -> npt.NDArray[np.bool_]:
-        return np.isin(self.splits, sides)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Fitted:
-    model: Any
-    test_probabilities: npt.NDArray[np.float64]
-    history: tuple[dict[str, float], ...]
-    note: str
-
-
-def _fit_in_epochs(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
+def _fit_in_epochs(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitted:
     """A head that Keras trains; the validation images say when to stop."""
     labels, recipe = job.labels(), job.recipe
     train, val = (LabelledFeatures(values[job.is_in(side)], labels[job.is_in(side)]) for side in ("train", "val"))
@@ -198,22 +191,31 @@ def _fit_in_epochs(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _F
     best = min(head.history, key=lambda row: row["val_loss"])
     note = f"Trained for {len(head.history)} epochs; the weights are those of epoch {best['epoch']}."
     model = grow(eyes.plan(job.candidate.image_size).build(job.candidate.views), head, job.candidate.output)
-    return _Fitted(model, head.probabilities(values[job.is_in("test")]), head.history, note)
+    return Fitted(model, head.probabilities(values[job.is_in("test")]), head.history, note)
 
 
-def _fit_at_once(job: _Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> _Fitted:
+def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitted:
     """A linear head; its one number is cross-validated, so it learns from the validation images too."""
-    learns = job.is_in("train", "val")
-    units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
-    fit = fit_nearest_head if job.recipe.head == "nearest" else fit_linear_head
-    blocks = eyes.blocks(job.candidate)
-    head = fit(values[learns], job.labels()[learns], job.num_classes, units, seed=job.recipe.seed, blocks=blocks)
+    head = _linear_head(job, eyes, values, "train", "val")
     backbone = eyes.plan(job.candidate.image_size).build(job.candidate.views)
     model = grow_linear_head(backbone, head, job.candidate.output)
     chosen = "was chosen by cross-validation" if len(head.held_out) else "is the default: too few images to choose"
     name, number = _NAMES[job.recipe.head]
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
-    return _Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
+    return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
+
+
+def _linear_head(
+    job: Job, eyes: Eyes, values: npt.NDArray[np.float32], *sides: str, least_spread: float = 0.0
+) -> LinearHead:
+    learns = job.is_in(*sides)
+    units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
+    labels, blocks, seed = job.labels()[learns], eyes.blocks(job.candidate), job.recipe.seed
+    if job.recipe.head == "nearest":
+        return fit_nearest_head(values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks)
+    return fit_linear_head(
+        values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks, least_spread=least_spread
+    )
 
 
 def _weights_facts(weights: Weights, fingerprint: str) -> dict[str, str]:

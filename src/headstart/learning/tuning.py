@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from headstart.learning.optimizer import LayerwiseAdamW
 from headstart.learning.schedule import Schedule
 from headstart.networks.backend import keras
 from headstart.networks.guard import Guard, check_epochs_differ
+from headstart.progress import Progress, silent
 
 _SECONDS_BETWEEN_STATES = 60.0
 _SMALLEST = 1e-12
@@ -35,15 +37,17 @@ class Epoch:
     """A row of history.csv.
 
     Attributes:
-        phase: what is open: a stage or "all".
-        epoch: from 1; 0 is before any step.
-        loss: of the training images as they were shown, in nats; not a number before the first epoch.
+        turn: "trial", judged on the validation images, or "final", on those too.
+        phase: what is open: a stage, with all above it, or "all".
+        epoch: from 1.
+        loss: of the training images as they were shown, in nats.
         val_loss: of the validation images, views averaged.
         val_accuracy: likewise.
         learning_rate: at the end of the epoch.
         images_per_second: of training.
     """
 
+    turn: str
     phase: str
     epoch: int
     loss: float
@@ -58,6 +62,19 @@ Tell = Callable[[Epoch, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
+class Diary:
+    """Where fine-tuning writes down how far it is.
+
+    Attributes:
+        folder: in which the state is kept, so that it can be gone on with; None: nowhere.
+        tell: told of each epoch.
+    """
+
+    folder: Path | None = None
+    tell: Tell = lambda epoch, num_epochs: None
+
+
+@dataclasses.dataclass(frozen=True)
 class Lessons:
     """What a phase learns from, and is judged on.
 
@@ -67,7 +84,6 @@ class Lessons:
         num_classes: of them.
         train: numbers of the images to learn from.
         val: of those to judge by; may be empty, then the schedule runs to its end.
-        weights: (num_classes,) by which a class's loss is multiplied.
     """
 
     material: Material
@@ -75,6 +91,25 @@ class Lessons:
     num_classes: int
     train: Numbers
     val: Numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One stretch of training.
+
+    Attributes:
+        opening: the lowest stage that learns, or "all".
+        schedule: how fast and how long.
+        seed: of the order of images and of their views.
+        factors: of the learning rate by layer; see `LayerwiseAdamW`.
+        turn: see `Epoch`.
+    """
+
+    opening: str
+    schedule: Schedule
+    seed: int
+    factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    turn: str = "trial"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,33 +134,31 @@ class Tuned:
 class _Course:
     """Where a phase stands: everything that is kept of it."""
 
-    def __init__(self, model: keras.Model, optimizer: Any) -> None:
-        self.model, self.optimizer = model, optimizer
-        self.facts: dict[str, Any] = {
-            "epoch": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "best_epoch": 0, "history": [], "over": False,
-            "trouble": "",
-        }  # fmt: skip
+    def __init__(self, model: keras.Model, optimizer: Any, phase: Phase, loss_before: float) -> None:
+        self.model, self.optimizer, self.phase = model, optimizer, phase
         self.best: Arrays = weights_of(model)
-        self.start: Arrays = self.best
+        self.facts: dict[str, Any] = {
+            "epoch": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "best_epoch": 0, "least": loss_before, "rows": [],
+            "over": False, "trouble": "",
+        }  # fmt: skip
 
     def save(self, keeper: Keeper | None) -> None:
         if keeper:
             optimizer = [np.asarray(keras.ops.convert_to_numpy(each.value)) for each in self.optimizer.variables]
-            arrays = {"weights": weights_of(self.model), "best": self.best, "start": self.start, "optimizer": optimizer}
+            arrays = {"weights": weights_of(self.model), "best": self.best, "optimizer": optimizer}
             keeper.save(self.facts, arrays)
 
     def resume(self, keeper: Keeper | None) -> None:
         saved = keeper.load() if keeper else None
         if saved:
-            self.facts = saved.facts
-            self.best, self.start = saved.arrays["best"], saved.arrays["start"]
+            self.facts, self.best = saved.facts, saved.arrays["best"]
             put_weights(self.model, saved.arrays["weights"])
             for variable, value in zip(self.optimizer.variables, saved.arrays["optimizer"], strict=True):
                 variable.assign(value)
 
     @property
-    def history(self) -> list[Epoch]:
-        return [Epoch(**row) for row in self.facts["history"]]
+    def history(self) -> tuple[Epoch, ...]:
+        return tuple(Epoch(**row) for row in self.facts["rows"])
 
 
 def weights_of(model: keras.Model) -> Arrays:
@@ -142,59 +175,45 @@ def put_weights(model: keras.Model, values: Arrays) -> None:
 def tune(
     model: keras.Model,
     lessons: Lessons,
-    schedule: Schedule,
+    phase: Phase,
     *,
-    phase: str,
-    seed: int,
-    factors: dict[str, float] | None = None,
     keeper: Keeper | None = None,
     tell: Tell = lambda epoch, num_epochs: None,
+    progress: Progress = silent,
 ) -> Tuned:
     """Train what is open in a model.
 
     Args:
         model: a `tail.Tail`'s; its trainable weights are those that learn.
         lessons: the images.
-        schedule: how fast and how long.
-        phase: its name, for the history.
-        seed: of the order of images and of their views.
-        factors: of the learning rate by layer; see `LayerwiseAdamW`.
+        phase: how fast and how long.
         keeper: keeps the state on disk; None: nothing is kept.
         tell: told of each epoch.
+        progress: told of each step.
 
     Raises:
         GuardError: something else changed than what is open.
         RunError: the state cannot be kept, or what there is of it is damaged.
     """
-    optimizer = LayerwiseAdamW(factors, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    schedule = phase.schedule
+    optimizer = LayerwiseAdamW(phase.factors, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=schedule.label_smoothing)
     model.compile(optimizer=optimizer, loss=loss)
     optimizer.build(model.trainable_variables)
-    course = _Course(model, optimizer)
-    course.resume(keeper)
+    before = answers(model, lessons, lessons.val)
     guard = Guard.before(model)
-    before = _with_weights(course.start, model, lessons)
-    if not course.facts["history"]:
-        _note(course, Epoch(phase, 0, math.nan, before.loss, before.accuracy, 0.0, 0.0), tell, schedule)
+    course = _Course(model, optimizer, phase, before.loss)
+    course.resume(keeper)
     while not course.facts["over"]:
-        _run_epoch(course, lessons, schedule, seed, keeper)
+        _run_epoch(course, lessons, keeper, progress)
         if not course.facts["trouble"]:
-            _judge(course, lessons, schedule, phase, tell)
+            _judge(course, lessons, tell)
         course.save(keeper)
-    if len(course.facts["history"]) > 1 and not course.facts["trouble"]:
+    if course.facts["epoch"]:
         guard.after(model)
     put_weights(model, course.best)
     after = answers(model, lessons, lessons.val) if course.facts["best_epoch"] else before
-    history = tuple(row for row in course.history if row.epoch)
-    return Tuned(before, after, history, course.facts["trouble"], course.facts["best_epoch"])
-
-
-def _with_weights(weights: Arrays, model: keras.Model, lessons: Lessons) -> HeldOut:
-    now = weights_of(model)
-    put_weights(model, weights)
-    found = answers(model, lessons, lessons.val)
-    put_weights(model, now)
-    return found
+    return Tuned(before, after, course.history, course.facts["trouble"], course.facts["best_epoch"])
 
 
 def shown(lessons: Lessons, seed: int, epoch: int) -> tuple[Numbers, Numbers]:
@@ -204,34 +223,28 @@ def shown(lessons: Lessons, seed: int, epoch: int) -> tuple[Numbers, Numbers]:
     return order, random.integers(lessons.material.num_views, size=len(order))
 
 
-def _run_epoch(
-    course: _Course, lessons: Lessons, schedule: Schedule, seed: int, keeper: Keeper | None
-) -> None:
+def _run_epoch(course: _Course, lessons: Lessons, keeper: Keeper | None, progress: Progress) -> None:
     """Every training image once, from the batch at which the course stands."""
-    facts, model = course.facts, course.model
-    order, views = shown(lessons, seed, facts["epoch"])
-    if facts["epoch"] and not facts["step"]:
-        previous = dict(zip(*(each.tolist() for each in shown(lessons, seed, facts["epoch"] - 1)), strict=True))
-        check_epochs_differ(views.tolist(), [previous[each] for each in order.tolist()], lessons.material.num_views)
+    facts, model, schedule = course.facts, course.model, course.phase.schedule
+    order, views = shown(lessons, course.phase.seed, facts["epoch"])
+    if facts["epoch"] == 1:
+        _see_that_epochs_differ(lessons, course.phase.seed)
     num_steps = schedule.steps_per_epoch(len(order))
     one_hot = np.eye(lessons.num_classes, dtype=np.float32)
     kept = start = time.perf_counter()
     while facts["step"] < num_steps:
-        step = facts["step"]
-        batch = slice(step * schedule.batch_size, (step + 1) * schedule.batch_size)
-        rate = schedule.rate_at(facts["epoch"] * num_steps + step, len(order))
-        course.optimizer.learning_rate.assign(rate)
+        first = facts["step"] * schedule.batch_size
+        batch = slice(first, first + schedule.batch_size)
+        done = facts["epoch"] * num_steps + facts["step"]
+        course.optimizer.learning_rate.assign(schedule.rate_at(done, len(order)))
         model.reset_metrics()  # Keras would average over all steps before.
         inputs = lessons.material.batch(order[batch], views[batch])
         loss = float(model.train_on_batch(_one_or_all(inputs), one_hot[lessons.labels[order[batch]]]))
         facts["step"] += 1
         facts["loss_sum"] += loss * len(order[batch])
+        progress(f"Tuning {course.phase.opening}", done + 1, schedule.num_epochs * num_steps)
         if not math.isfinite(loss):
-            facts["trouble"] = (
-                f"The loss was no number any more in epoch {facts['epoch'] + 1}: a learning rate of "
-                f"{schedule.learning_rate:.2g} is too high here."
-            )
-            facts["over"] = True
+            facts["over"], facts["trouble"] = True, _no_number(facts["epoch"] + 1, schedule)
             break
         if time.perf_counter() - kept > _SECONDS_BETWEEN_STATES:
             course.save(keeper)
@@ -239,29 +252,42 @@ def _run_epoch(
     facts["seconds"] += time.perf_counter() - start
 
 
-def _judge(course: _Course, lessons: Lessons, schedule: Schedule, phase: str, tell: Tell) -> None:
+def _no_number(epoch: int, schedule: Schedule) -> str:
+    return (
+        f"The loss was no number any more in epoch {epoch}: a learning rate of {schedule.learning_rate:.2g} is too "
+        "high here. The weights are those of the best epoch before."
+    )
+
+
+def _see_that_epochs_differ(lessons: Lessons, seed: int) -> None:
+    by_epoch = [shown(lessons, seed, epoch) for epoch in (0, 1)]
+    first, second = (views[np.argsort(order, kind="stable")].tolist() for order, views in by_epoch)
+    check_epochs_differ(first, second, lessons.material.num_views)
+
+
+def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
     """End an epoch: what is said of the validation images now, whether it is the best so far, and whether to go on."""
-    facts, num_images = course.facts, len(lessons.train)
+    facts, num_images, schedule = course.facts, len(lessons.train), course.phase.schedule
     facts["epoch"] += 1
     held_out = answers(course.model, lessons, lessons.val)
-    num_steps = schedule.steps_per_epoch(num_images)
-    speed = num_images / max(facts["seconds"], _SMALLEST)
-    rate = schedule.rate_at(facts["epoch"] * num_steps - 1, num_images)
-    row = Epoch(phase, facts["epoch"], facts["loss_sum"] / num_images, held_out.loss, held_out.accuracy, rate, speed)
-    least = min((each.val_loss for each in course.history), default=math.inf)
-    if not len(held_out) or held_out.loss < least:
+    row = Epoch(
+        turn=course.phase.turn,
+        phase=course.phase.opening,
+        epoch=facts["epoch"],
+        loss=facts["loss_sum"] / num_images,
+        val_loss=held_out.loss,
+        val_accuracy=held_out.accuracy,
+        learning_rate=schedule.rate_at(facts["epoch"] * schedule.steps_per_epoch(num_images) - 1, num_images),
+        images_per_second=num_images / max(facts["seconds"], _SMALLEST),
+    )
+    if not len(held_out) or held_out.loss < facts["least"]:
         course.best = weights_of(course.model)
-        facts["best_epoch"] = facts["epoch"]
-    _note(course, row, tell, schedule)
+        facts.update(best_epoch=facts["epoch"], least=held_out.loss)
+    facts["rows"].append(dataclasses.asdict(row))
+    tell(row, schedule.num_epochs)
     facts.update(step=0, loss_sum=0.0, seconds=0.0)
     tired = len(held_out) and facts["epoch"] - facts["best_epoch"] >= schedule.patience
-    facts["over"] = facts["epoch"] >= schedule.epochs or bool(tired)
-
-
-def _note(course: _Course, row: Epoch, tell: Tell, schedule: Schedule) -> None:
-    course.facts["history"].append(dataclasses.asdict(row))
-    if row.epoch:
-        tell(row, schedule.epochs)
+    facts["over"] = facts["epoch"] >= schedule.num_epochs or bool(tired)
 
 
 def answers(model: keras.Model, lessons: Lessons, images: Numbers) -> HeldOut:

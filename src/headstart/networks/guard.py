@@ -64,8 +64,8 @@ class Guard:
         for weight, may in zip(weights, self.may_move, strict=True):
             if may and layer_of(weight) not in learnt:
                 raise GuardError(
-                    f"Layer '{layer_of(weight)}' was to learn, yet none of its weights changed. Compile the model again "
-                    "after opening layers, and see that the learning rate is not 0."
+                    f"Layer '{layer_of(weight)}' was to learn, yet none of its weights changed. Compile the model "
+                    "again after opening layers, and see that the learning rate is not 0."
                 )
 
 
@@ -78,8 +78,8 @@ def check_preprocessing(model: keras.Model) -> None:
     names = {operation.name for operation in model.operations}
     if "pixels" not in names or "preprocessing" not in names:
         raise GuardError(
-            f"The model '{model.name}' has no preprocessing inside: it would be trained on other numbers than its network "
-            "was. Expected layers 'pixels' and 'preprocessing', as headstart builds them."
+            f"The model '{model.name}' has no preprocessing inside: it would be trained on other numbers than its "
+            "network was. Expected layers 'pixels' and 'preprocessing', as headstart builds them."
         )
 
 

@@ -99,6 +99,12 @@ def discard_run(path: Path) -> None:
             path.rmdir()
 
 
+def remove_states(path: Path) -> None:
+    """Remove what an unfinished training was kept in, see `learning.keeper`: it is over."""
+    for state in path.glob("*.state"):
+        state.unlink()
+
+
 def finish_run(path: Path) -> None:
     """Write the manifest: from here on the run is finished."""
     names = sorted(each.name for each in path.iterdir() if each.is_file() and each.name != MANIFEST_FILE)

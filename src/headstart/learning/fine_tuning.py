@@ -1,0 +1,243 @@
+"""Fine-tuning that cannot make it worse: the head first, then stage after stage, each kept only where it helps.
+
+The head that was fitted to frozen features comes first (LP-FT, Kumar et al. 2022, https://arxiv.org/abs/2202.10054): a
+head that knows nothing would spoil the network on its way. Then the network is opened from the top down. Every step is
+judged on the validation images against what was there before, image by image; one that is no surer gain than noise is
+undone, and the search ends. What was found is then done once more on training and validation images together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import DataError
+from headstart.features.decoding import decode_ahead
+from headstart.features.pooling import POOLED
+from headstart.learning.heads import grow_linear_layer, linear_layer
+from headstart.learning.job import Fitted, Job
+from headstart.learning.keeper import Keeper
+from headstart.learning.logistic import LinearHead
+from headstart.learning.material import Material, Numbers, PixelMaterial, StoredMaterial
+from headstart.learning.schedule import Schedule, schedule_for
+from headstart.learning.seeing import Eyes
+from headstart.learning.tail import Tail, open_tail, rates, stages_that_learn
+from headstart.learning.tuning import Diary, Epoch, Lessons, Phase, Tuned, tune
+from headstart.networks.backbone import Backbone, build_backbone, fingerprint
+from headstart.networks.backend import keras
+from headstart.networks.engine import make_engine
+from headstart.networks.freezing import WHOLE, freeze
+from headstart.networks.guard import Guard, check_preprocessing
+from headstart.pictures.folder import ImageFile
+
+AUTO = "auto"
+
+LEAST_STANDARD_ERRORS = 1.0
+"""By how many standard errors the log loss of the validation images must fall for a step to be kept."""
+
+LEAST_SPREAD = 0.3
+"""The head that tuning starts from blows up no feature by more than the median one over this. Features that hardly vary
+get weights of thousands otherwise, and the smallest change of the network below them upsets every answer."""
+
+STATE_PREFIX = ".tuning"
+"""What the files are called that an unfinished training is kept in."""
+
+HeadFitter = Callable[..., LinearHead]
+"""Called with the names of splits: the head fitted to their images."""
+
+_HEAD_RATE = 0.1  # The head is fitted already: at the full rate it would forget that first.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """One step down: what was open, what came of it, and whether it is kept."""
+
+    first: str
+    tuned: Tuned
+
+    @property
+    def is_kept(self) -> bool:
+        gain = self.tuned.before.standard_errors_behind(self.tuned.after)
+        return not len(self.tuned.before) or gain > LEAST_STANDARD_ERRORS
+
+    def sentence(self) -> str:
+        """What it did to the validation images."""
+        before, after = self.tuned.before, self.tuned.after
+        name = "the whole network" if self.first == WHOLE else f"{self.first} and above"
+        figures = (
+            f"log loss {before.loss:.3f} to {after.loss:.3f}, accuracy {before.accuracy:.1%} to {after.accuracy:.1%} "
+            f"on {len(before)} validation images"
+        )
+        if not len(before):
+            return f"Tuning {name}: {self.tuned.best_epoch} epochs; there were no validation images to judge it by."
+        if self.tuned.best_epoch == 0:
+            return f"Tuning {name} never lowered the log loss of {before.loss:.3f} on {len(before)} validation images."
+        return f"Tuning {name}: {figures}; {'kept' if self.is_kept else 'no surer than noise, so it was undone'}."
+
+
+class FineTuner:
+    """Tunes one network for one task; its layers carry what was learnt so far."""
+
+    def __init__(self, job: Job, eyes: Eyes, diary: Diary) -> None:
+        """Take what is to be learnt.
+
+        Args:
+            job: the images.
+            eyes: the network.
+            diary: of the training.
+        """
+        self._job, self._eyes, self._diary = job, eyes, diary
+        self._size = job.candidate.image_size
+        self._labels = job.labels()
+        self._material: tuple[str | None, Material] | None = None
+        self.history: list[Epoch] = []
+        self._backbone, self._head = self._start_from(None)
+
+    def try_openings(self, head: LinearHead, first: str) -> list[_Step]:
+        """Open a stage, or one after the other, on the training images, until it does not help.
+
+        Args:
+            head: fitted to the training images alone, so that the validation images are new to it.
+            first: the name of a stage, "all" or "auto".
+        """
+        self._backbone, self._head = self._start_from(head)
+        openings = _openings(stages_that_learn(self._backbone)) if first == AUTO else (first,)
+        train, val = (np.flatnonzero(self._job.is_in(side)) for side in ("train", "val"))
+        schedule = schedule_for(len(train), self._job.recipe.epochs)
+        steps: list[_Step] = []
+        for opening in openings:
+            steps.append(_Step(opening, self._tune("trial", opening, train, val, schedule)))
+            if not steps[-1].is_kept:
+                break
+        return steps
+
+    def repeat(self, head: LinearHead, steps: Sequence[_Step]) -> keras.Model:
+        """Do what was found on training and validation images together: pixels -> probabilities, in all views.
+
+        Args:
+            head: fitted to the same images.
+            steps: those that are kept; each is trained for as many epochs as was best.
+        """
+        self._backbone, self._head = self._start_from(head)
+        images = np.flatnonzero(self._job.is_in("train", "val"))
+        nobody = images[:0]
+        for step in steps:
+            schedule = schedule_for(len(np.flatnonzero(self._job.is_in("train"))), self._job.recipe.epochs)
+            schedule = dataclasses.replace(schedule, last_epoch=step.tuned.best_epoch)
+            self._tune("final", step.first, images, nobody, schedule)
+        return self._grown()
+
+    def _tune(self, turn: str, opening: str, train: Numbers, val: Numbers, schedule: Schedule) -> Tuned:
+        tail = open_tail(self._backbone, self._head, opening)
+        check_preprocessing(tail.whole)
+        lessons = Lessons(self._material_for(tail), self._labels, self._job.num_classes, train, val)
+        factors = {**rates(self._backbone, opening, schedule.layer_decay), self._head.name: _HEAD_RATE}
+        guard = Guard.before(tail.whole)
+        phase = Phase(opening, schedule, self._job.recipe.seed, factors, turn)
+        keeper = self._keeper(phase, lessons)
+        tuned = tune(tail.model, lessons, phase, keeper=keeper, tell=self._diary.tell, progress=self._eyes.progress)
+        if tuned.best_epoch:
+            guard.after(tail.whole)
+        self.history += tuned.history
+        return tuned
+
+    def _start_from(self, head: LinearHead | None) -> tuple[Backbone, Any]:
+        """The network as it was pretrained, for one view, and the head that was fitted to it."""
+        spec, weights, seed = self._eyes.spec, self._eyes.weights, self._job.recipe.seed
+        backbone = build_backbone(spec, weights, self._size, dtype="float32", seed=seed)
+        return backbone, linear_layer(head) if head else None
+
+    def _grown(self) -> keras.Model:
+        """What is shipped: the same weights, seeing every view."""
+        spec, weights = self._eyes.spec, self._eyes.weights
+        shipped = build_backbone(spec, weights, self._size, views=self._job.candidate.views)
+        shipped.model.set_weights(self._backbone.model.get_weights())
+        freeze(shipped.model)
+        return grow_linear_layer(shipped, self._head)
+
+    def _material_for(self, tail: Tail) -> Material:
+        name = tail.cut.name if tail.cut else None
+        if self._material is None or self._material[0] != name:
+            self._material = None  # Two at once may be more than there is room for.
+            self._material = name, self._read(tail)
+        return self._material[1]
+
+    def _read(self, tail: Tail) -> Material:
+        images, views = self._job.folder.images, self._job.candidate.views
+        if tail.cut is None:
+            return PixelMaterial(images, self._size, views, self._eyes.progress)
+        features = self._eyes.activations(images, self._job.candidate, tail.cut.name)
+        return StoredMaterial(features, tail.cut.name, POOLED, tail.num_constants)
+
+    def _keeper(self, phase: Phase, lessons: Lessons) -> Keeper | None:
+        if self._diary.folder is None:
+            return None
+        facts = {
+            "phase": dataclasses.asdict(phase),
+            "recipe": self._job.recipe.to_json(),
+            "weights": fingerprint(self._backbone.model),
+            "head": [value.tobytes().hex() for value in self._head.get_weights()],
+            "images": [[image.sha256, image.label] for image in self._job.folder.images],
+            "train": lessons.train.tolist(),
+            "val": lessons.val.tolist(),
+        }
+        return Keeper(self._diary.folder, f"{STATE_PREFIX}-{phase.turn}-{phase.opening}", json.dumps(facts))
+
+
+def fine_tune(job: Job, eyes: Eyes, fitted: Fitted, fit: HeadFitter, diary: Diary) -> Fitted:
+    """Tune the network that a head was fitted to, where that helps.
+
+    Args:
+        job: the images, and in its recipe what is to be opened.
+        eyes: the network.
+        fitted: what the frozen network came to; it is what is returned where no step helps.
+        fit: fits the head to the images of some splits.
+        diary: of the training.
+
+    Raises:
+        DataError: there are no validation images to judge by.
+        GuardError: something else changed than was announced.
+    """
+    first = job.recipe.fine_tune
+    if first == AUTO and not job.is_in("val").any():
+        raise DataError(
+            "--fine-tune auto keeps a step only where it helps on validation images, and there are none. Name what "
+            "is to be tuned, a stage or all, or leave some images for validation."
+        )
+    tuner = FineTuner(job, eyes, diary)
+    steps = tuner.try_openings(fit("train"), first)
+    kept = [step for step in steps if step.is_kept]
+    sentences = [step.sentence() for step in steps]
+    history = tuple(dataclasses.asdict(row) for row in tuner.history)
+    if not kept:
+        note = " ".join([fitted.note, *sentences, "The network stays frozen."])
+        return dataclasses.replace(fitted, history=history, note=note)
+    model = tuner.repeat(fit("train", "val"), kept)
+    probabilities = ask(
+        model, [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
+    )
+    note = " ".join([fitted.note, *sentences, "Then it was done again on training and validation images together."])
+    history = tuple(dataclasses.asdict(row) for row in tuner.history)
+    return Fitted(model, probabilities, history, note, kept[-1].first)
+
+
+def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float64]:
+    """What a model of uint8 pixels says of images that are known to decode: (n, num_classes) probabilities."""
+    size = int(model.inputs[0].shape[1])
+    failed: dict[str, str] = {}
+    decoded = decode_ahead(((image, ("as_is",)) for image in images), (size,), failed)
+    engine = make_engine(lambda: model)
+    rows = [row for _, (row,) in engine.stream((each.sha256, each.pixels[size, "as_is"]) for each in decoded)]
+    if failed:
+        raise DataError(f"An image changed while headstart was running: {next(iter(failed.values()))}.")
+    return np.asarray(rows, np.float64)
+
+
+def _openings(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The last stage, the one below too, everything: what lies between costs as much as all and gains less."""
+    return tuple(dict.fromkeys((*names[:2], WHOLE)))
