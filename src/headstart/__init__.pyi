@@ -22,6 +22,12 @@ from .errors import (
 )
 from .learning.classifier import Classifier as Classifier
 from .learning.estimator import HeadstartClassifier as HeadstartClassifier
+from .learning.opening import (
+    freeze as freeze,
+)
+from .learning.opening import (
+    unfreeze as unfreeze,
+)
 from .learning.transfer import transfer_model as transfer_model
 from .learning.transformer import FeatureExtractor as FeatureExtractor
 from .pictures.scan import scan as scan

@@ -108,8 +108,9 @@ def rates(backbone: Backbone, first: str, decay: float) -> dict[str, float]:
     below = [layers_below(backbone.model, stage.layer) for stage in backbone.stages]
     cut = cut_below(backbone.stages, first)
     number = backbone.stages.index(cut) + 1 if cut else 0
-    factors = {}
+    frozen = layers_below(backbone.model, cut.layer) if cut else set()
+    factors: dict[str, float] = {}
     for depth, names in enumerate(below[number:]):
         power = decay ** (len(below) - 1 - number - depth)
-        factors.update({name: power for name in names if name not in factors})
+        factors.update({name: power for name in names - frozen if name not in factors})
     return factors

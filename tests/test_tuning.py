@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from headstart.errors import GuardError, RunError
+from headstart.learning import tuning
+from headstart.learning.keeper import Keeper
+from headstart.learning.optimizer import LayerwiseAdamW
+from headstart.learning.schedule import Schedule, schedule_for
+from headstart.learning.tail import open_tail
+from headstart.learning.tuning import Lessons, Phase, answers, tune
+from headstart.networks.backend import keras
+from test_tail import head
+from tiny import tiny_backbone
+
+pytestmark = pytest.mark.backend
+
+SCHEDULE = Schedule(epochs=4, batch_size=8, learning_rate=1e-2, patience=9)
+
+
+class Painted:
+    """Pictures of three classes: red, green or blue, in two views."""
+
+    num_views = 2
+
+    def __init__(self, number=30, seed=0):
+        random = np.random.default_rng(seed)
+        self.labels = np.arange(number) % 3
+        self.pixels = random.integers(0, 120, (number, 32, 32, 3)).astype(np.float32)
+        self.pixels[np.arange(number), :, :, self.labels] += 60
+
+    def batch(self, images, views):
+        each = self.pixels[images]
+        each[views == 1] = each[views == 1][:, :, ::-1]
+        return [each]
+
+
+def lessons(number=30, num_val=9, **changes):
+    painted = Painted(number)
+    numbers = np.arange(number)
+    plain = Lessons(painted, painted.labels, 3, numbers[: number - num_val], numbers[number - num_val :])
+    return dataclasses.replace(plain, **changes)
+
+
+def opened(first="all"):
+    backbone = tiny_backbone()
+    return open_tail(backbone, head(backbone), first).model
+
+
+def phase(**changes):
+    return Phase("all", dataclasses.replace(SCHEDULE, **changes), seed=3)
+
+
+def weights(model):
+    return [np.array(value) for value in model.get_weights()]
+
+
+def same(one, two):
+    return all(np.array_equal(first, second) for first, second in zip(one, two, strict=True))
+
+
+def test_learns_and_leaves_the_weights_of_the_best_epoch():
+    told = []
+    model, those = opened(), lessons()
+    found = tune(model, those, phase(), tell=lambda row, number: told.append((row.epoch, number)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    losses = [row.val_loss for row in found.history]
+    assert found.best_epoch == 1 + int(np.argmin(losses))
+    assert found.after.loss == pytest.approx(min(losses), abs=1e-6)
+    assert found.after.loss < found.before.loss
+    assert answers(model, those, those.val).loss == pytest.approx(found.after.loss, abs=1e-6)
+    assert found.trouble == ""
+    assert all(row.images_per_second > 0 and math.isfinite(row.loss) for row in found.history)
+
+
+def test_where_nothing_helps_the_weights_are_those_of_the_start():
+    """Validation labels that contradict those of training: the more it learns, the worse it gets."""
+    those = lessons()
+    labels = those.labels.copy()
+    model = opened()
+    start = weights(model)
+    before = answers(model, those, those.val)
+    labels[those.val] = np.array([0, 1, 2])[np.argmin(_probabilities(model, those), axis=1)]
+    those = dataclasses.replace(those, labels=labels)
+    assert answers(model, those, those.val).loss > before.loss
+    found = tune(model, those, phase(learning_rate=1e-6))
+    if found.best_epoch == 0:
+        assert same(weights(model), start)
+        assert found.after.loss == found.before.loss
+
+
+def _probabilities(model, those):
+    return np.array(model.predict_on_batch(those.material.batch(those.val, np.zeros(len(those.val), int))[0]))
+
+
+def test_stops_when_it_is_tired():
+    those = lessons()
+    wrong = those.labels.copy()
+    wrong[those.val] = (wrong[those.val] + 1) % 3  # What it learns is always wrong there.
+    found = tune(opened(), dataclasses.replace(those, labels=wrong), phase(epochs=20, patience=2))
+    assert len(found.history) == found.best_epoch + 2
+
+
+def test_an_absurd_learning_rate_ends_safely():
+    model = opened()
+    start = weights(model)
+    found = tune(model, lessons(), phase(learning_rate=1e30))
+    assert "learning rate of 1e+30 is too high here" in found.trouble
+    if found.best_epoch == 0:
+        assert same(weights(model), start)
+    assert all(np.isfinite(value).all() for value in weights(model))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 500])
+def test_any_batch_size(batch_size):
+    found = tune(opened(), lessons(), phase(epochs=1, batch_size=batch_size))
+    assert len(found.history) == 1
+
+
+def test_without_validation_images_it_runs_to_its_end():
+    those = lessons(val=np.arange(0))
+    found = tune(opened(), those, phase(last_epoch=2))
+    assert [row.epoch for row in found.history] == [1, 2]
+    assert found.best_epoch == 2
+    assert not len(found.before)
+    assert math.isnan(found.history[0].val_loss)
+
+
+def test_a_class_that_is_missing_among_the_validation_images():
+    those = lessons()
+    found = tune(opened(), dataclasses.replace(those, val=those.val[those.labels[those.val] != 1]), phase(epochs=1))
+    assert math.isfinite(found.after.loss)
+
+
+def test_one_image():
+    found = tune(opened(), lessons(train=np.arange(1)), phase(epochs=2))
+    assert len(found.history) == 2
+
+
+class _Killed(BaseException):
+    """As sudden as SIGKILL, as far as this process can be."""
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 8, 11])
+def test_goes_on_where_it_was_killed_to_the_same_bits(at, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_SECONDS_BETWEEN_STATES", 0.0)  # After every step.
+    those, plan = lessons(), phase()
+    whole = opened()
+    expected = tune(whole, those, plan)
+
+    def killed(step, done, total):
+        if done > at:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        tune(opened(), those, plan, keeper=Keeper(tmp_path, "state", "x"), progress=killed)
+    again = opened()
+    steps = []
+    found = tune(
+        again, those, plan, keeper=Keeper(tmp_path, "state", "x"), progress=lambda step, done, total: steps.append(done)
+    )
+    assert steps[0] == at + 1  # Nothing that was done was done again.
+    assert same(weights(again), weights(whole))
+    assert [row.val_loss for row in found.history] == [row.val_loss for row in expected.history]
+    assert found.best_epoch == expected.best_epoch
+    third = opened()  # And once more, when it is over: what was found is read back.
+    tune(third, those, plan, keeper=Keeper(tmp_path, "state", "x"), progress=lambda *step: pytest.fail("it trained"))
+    assert same(weights(third), weights(whole))
+
+
+def test_trains_on_nothing_that_is_damaged(tmp_path):
+    keeper = Keeper(tmp_path, "state", "x")
+    tune(opened(), lessons(), phase(epochs=2), keeper=keeper)
+    for path in tmp_path.iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(RunError, match="is damaged"):
+        tune(opened(), lessons(), phase(epochs=2), keeper=Keeper(tmp_path, "state", "x"))
+
+
+def test_refuses_a_network_whose_statistics_would_move():
+    backbone = tiny_backbone()
+    model = open_tail(backbone, head(backbone), "all").model
+    backbone.model.get_layer("norm1").trainable = True
+    with pytest.raises(GuardError, match="norm1"):
+        tune(model, lessons(), phase())
+
+
+# --- the optimizer and the schedule -----------------------------------------------------------------------------------
+
+
+def test_layers_learn_at_their_own_rate():
+    given = keras.Input((2,))
+    one, two = keras.layers.Dense(1, name="one"), keras.layers.Dense(1, name="two")
+    model = keras.Model(given, keras.layers.Add()([one(given), two(given)]))
+    one.set_weights([np.ones((2, 1)), np.zeros(1)])
+    two.set_weights([np.ones((2, 1)), np.zeros(1)])
+    model.compile(LayerwiseAdamW({"one": 0.25}, learning_rate=0.01, weight_decay=0.0), "mse")
+    model.train_on_batch(np.ones((4, 2), np.float32), np.zeros((4, 1), np.float32))
+    moved = [1 - np.array(layer.get_weights()[0])[0, 0] for layer in (one, two)]
+    assert moved[1] == pytest.approx(0.01, rel=1e-3)
+    assert moved[0] == pytest.approx(0.0025, rel=1e-3)
+
+
+def test_without_factors_it_is_keras_own_adamw():
+    def trained(optimizer):
+        model = opened()
+        model.compile(optimizer, "categorical_crossentropy")
+        painted = Painted()
+        for _ in range(3):
+            model.train_on_batch(painted.pixels, np.eye(3, dtype=np.float32)[painted.labels])
+        return weights(model)
+
+    theirs = keras.optimizers.AdamW(1e-3, weight_decay=0.02)
+    theirs.exclude_from_weight_decay(var_names=["bias"])
+    ours = trained(LayerwiseAdamW(learning_rate=1e-3, weight_decay=0.02))
+    for one, two in zip(ours, trained(theirs), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_the_rate_rises_then_falls_to_nothing():
+    rates = [SCHEDULE.rate_at(step, 80) for step in range(40)]
+    assert max(rates) <= SCHEDULE.learning_rate
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.01 * SCHEDULE.learning_rate
+
+
+def test_small_sets_are_seen_more_often():
+    assert [schedule_for(number, 100).epochs for number in (1, 50, 800, 1600, 4000, 100_000)] == [20, 20, 20, 10, 4, 4]
+    assert schedule_for(1600, 3).epochs == 3
+    assert schedule_for(5, 20).batch_size == 5
