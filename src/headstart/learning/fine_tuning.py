@@ -20,6 +20,7 @@ from headstart.errors import DataError
 from headstart.features.decoding import decode_ahead
 from headstart.features.pooling import POOLED
 from headstart.learning.heads import grow_linear_layer, linear_layer
+from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.keeper import Keeper
 from headstart.learning.logistic import LinearHead
@@ -37,8 +38,9 @@ from headstart.pictures.folder import ImageFile
 
 AUTO = "auto"
 
-LEAST_STANDARD_ERRORS = 1.0
-"""By how many standard errors the log loss of the validation images must fall for a step to be kept."""
+LEAST_STANDARD_ERRORS = 1.645
+"""By how many standard errors the log loss of the validation images must fall for a step to be kept: noise alone does
+that once in twenty times."""
 
 LEAST_SPREAD = 0.3
 """The head that tuning starts from blows up no feature by more than the median one over this. Features that hardly vary
@@ -47,27 +49,23 @@ get weights of thousands otherwise, and the smallest change of the network below
 STATE_PREFIX = ".tuning"
 """What the files are called that an unfinished training is kept in."""
 
-HeadFitter = Callable[..., LinearHead]
-"""Called with the names of splits: the head fitted to their images."""
-
-_HEAD_RATE = 0.1  # The head is fitted already: at the full rate it would forget that first.
-
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """One step down: what was open, what came of it, and whether it is kept."""
+    """One step down: what was open, what came of it, what there was before, and so whether it is kept."""
 
     first: str
     tuned: Tuned
+    before: HeldOut
 
     @property
     def is_kept(self) -> bool:
-        gain = self.tuned.before.standard_errors_behind(self.tuned.after)
-        return not len(self.tuned.before) or gain > LEAST_STANDARD_ERRORS
+        gain = self.before.standard_errors_behind(self.tuned.after)
+        return not len(self.before) or gain > LEAST_STANDARD_ERRORS
 
     def sentence(self) -> str:
         """What it did to the validation images."""
-        before, after = self.tuned.before, self.tuned.after
+        before, after = self.before, self.tuned.after
         name = "the whole network" if self.first == WHOLE else f"{self.first} and above"
         figures = (
             f"log loss {before.loss:.3f} to {after.loss:.3f}, accuracy {before.accuracy:.1%} to {after.accuracy:.1%} "
@@ -75,9 +73,8 @@ class _Step:
         )
         if not len(before):
             return f"Tuning {name}: {self.tuned.best_epoch} epochs; there were no validation images to judge it by."
-        if self.tuned.best_epoch == 0:
-            return f"Tuning {name} never lowered the log loss of {before.loss:.3f} on {len(before)} validation images."
-        return f"Tuning {name}: {figures}; {'kept' if self.is_kept else 'no surer than noise, so it was undone'}."
+        verdict = "kept" if self.is_kept else "no surer gain than noise, so it was undone"
+        return " ".join(filter(None, (f"Tuning {name}: {figures}; {verdict}.", self.tuned.trouble)))
 
 
 class FineTuner:
@@ -98,11 +95,12 @@ class FineTuner:
         self.history: list[Epoch] = []
         self._backbone, self._head = self._start_from(None)
 
-    def try_openings(self, head: LinearHead, first: str) -> list[_Step]:
+    def try_openings(self, head: LinearHead, frozen: HeldOut, first: str) -> list[_Step]:
         """Open a stage, or one after the other, on the training images, until it does not help.
 
         Args:
             head: fitted to the training images alone, so that the validation images are new to it.
+            frozen: what the frozen network says of the validation images: what has to be beaten.
             first: the name of a stage, "all" or "auto".
         """
         self._backbone, self._head = self._start_from(head)
@@ -111,9 +109,10 @@ class FineTuner:
         schedule = schedule_for(len(train), self._job.recipe.epochs)
         steps: list[_Step] = []
         for opening in openings:
-            steps.append(_Step(opening, self._tune("trial", opening, train, val, schedule)))
+            steps.append(_Step(opening, self._tune("trial", opening, train, val, schedule), frozen))
             if not steps[-1].is_kept:
                 break
+            frozen = steps[-1].tuned.after
         return steps
 
     def repeat(self, head: LinearHead, steps: Sequence[_Step]) -> keras.Model:
@@ -136,7 +135,7 @@ class FineTuner:
         tail = open_tail(self._backbone, self._head, opening)
         check_preprocessing(tail.whole)
         lessons = Lessons(self._material_for(tail), self._labels, self._job.num_classes, train, val)
-        factors = {**rates(self._backbone, opening, schedule.layer_decay), self._head.name: _HEAD_RATE}
+        factors = rates(self._backbone, opening, schedule.layer_decay)
         guard = Guard.before(tail.whole)
         phase = Phase(opening, schedule, self._job.recipe.seed, factors, turn)
         keeper = self._keeper(phase, lessons)
@@ -189,39 +188,49 @@ class FineTuner:
         return Keeper(self._diary.folder, f"{STATE_PREFIX}-{phase.turn}-{phase.opening}", json.dumps(facts))
 
 
-def fine_tune(job: Job, eyes: Eyes, fitted: Fitted, fit: HeadFitter, diary: Diary) -> Fitted:
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """What a network that stays frozen comes to: where tuning starts, and what it has to beat.
+
+    Attributes:
+        fitted: on training and validation images together; it is what is returned where no step helps.
+        held_out: what such a head, fitted to the training images alone, says of the validation images.
+        fit: called with the names of splits: the head that tuning starts from, fitted to their images.
+    """
+
+    fitted: Fitted
+    held_out: HeldOut
+    fit: Callable[..., LinearHead]
+
+
+def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     """Tune the network that a head was fitted to, where that helps.
 
     Args:
         job: the images, and in its recipe what is to be opened.
         eyes: the network.
-        fitted: what the frozen network came to; it is what is returned where no step helps.
-        fit: fits the head to the images of some splits.
+        frozen: what the frozen network came to.
         diary: of the training.
 
     Raises:
-        DataError: there are no validation images to judge by.
         GuardError: something else changed than was announced.
     """
     first = job.recipe.fine_tune
-    if first == AUTO and not job.is_in("val").any():
-        raise DataError(
-            "--fine-tune auto keeps a step only where it helps on validation images, and there are none. Name what "
-            "is to be tuned, a stage or all, or leave some images for validation."
-        )
     tuner = FineTuner(job, eyes, diary)
-    steps = tuner.try_openings(fit("train"), first)
+    steps = tuner.try_openings(frozen.fit("train"), frozen.held_out, first)
     kept = [step for step in steps if step.is_kept]
     sentences = [step.sentence() for step in steps]
     history = tuple(dataclasses.asdict(row) for row in tuner.history)
     if not kept:
-        note = " ".join([fitted.note, *sentences, "The network stays frozen."])
-        return dataclasses.replace(fitted, history=history, note=note)
-    model = tuner.repeat(fit("train", "val"), kept)
+        note = " ".join([frozen.fitted.note, *sentences, "The network stays frozen."])
+        return dataclasses.replace(frozen.fitted, history=history, note=note)
+    model = tuner.repeat(frozen.fit("train", "val"), kept)
     probabilities = ask(
         model, [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
     )
-    note = " ".join([fitted.note, *sentences, "Then it was done again on training and validation images together."])
+    note = " ".join(
+        [frozen.fitted.note, *sentences, "Then it was done again on training and validation images together."]
+    )
     history = tuple(dataclasses.asdict(row) for row in tuner.history)
     return Fitted(model, probabilities, history, note, kept[-1].first)
 

@@ -15,7 +15,7 @@ from headstart.errors import DataError, RunError
 from headstart.features.extract import Features
 from headstart.learning.choosing import Candidate
 from headstart.learning.classifier import Classifier
-from headstart.learning.fine_tuning import LEAST_SPREAD, fine_tune
+from headstart.learning.fine_tuning import LEAST_SPREAD, Frozen, fine_tune
 from headstart.learning.heads import (
     LabelledFeatures,
     fit_flatten_head,
@@ -24,6 +24,7 @@ from headstart.learning.heads import (
     grow_linear_head,
     grow_mlp_head,
 )
+from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.logistic import LinearHead, fit_linear_head
 from headstart.learning.nearest import fit_nearest_head
@@ -41,6 +42,7 @@ from headstart.recipe import Recipe
 
 _NUM_CHECKED = 4  # Keras runs them eagerly, and keeps every activation: 0.3 GB each at 385 px.
 _LARGEST_DIFFERENCE = 1e-4
+_SMALLEST_PROBABILITY = 1e-12
 _NAMES = {"linear": ("Logistic regression", "strength"), "nearest": ("Nearest class mean", "sharpness")}
 
 
@@ -141,8 +143,7 @@ def train(
         progress("Fitting the head", 1, 1)
         if recipe.fine_tune != "off":
             with clock.measures("fine_tune"):
-                head = functools.partial(_linear_head, job, eyes, features.values, least_spread=LEAST_SPREAD)
-                fitted = fine_tune(job, eyes, fitted, head, diary)
+                fitted = fine_tune(job, eyes, _frozen(job, eyes, features.values, fitted), diary)
     return Trained(
         classifier=Classifier(fitted.model, folder.class_names),
         folder=folder,
@@ -203,6 +204,16 @@ def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitte
     name, number = _NAMES[job.recipe.head]
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
     return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
+
+
+def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted) -> Frozen:
+    fit = functools.partial(_linear_head, job, eyes, values, least_spread=LEAST_SPREAD)
+    val = job.is_in("val")
+    if not val.any():
+        return Frozen(fitted, HeldOut.nothing(), fit)
+    probabilities, labels = _linear_head(job, eyes, values, "train").probabilities(values[val]), job.labels()[val]
+    losses = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _SMALLEST_PROBABILITY))
+    return Frozen(fitted, HeldOut(losses, probabilities.argmax(axis=1) == labels), fit)
 
 
 def _linear_head(

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from headstart.learning.held_out import HeldOut
 from headstart.learning.keeper import Keeper
+from headstart.learning.loss import centred_crossentropy
 from headstart.learning.material import Material, Numbers
 from headstart.learning.optimizer import LayerwiseAdamW
 from headstart.learning.schedule import Schedule
@@ -26,6 +27,11 @@ from headstart.networks.backend import keras
 from headstart.networks.guard import Guard, check_epochs_differ
 from headstart.progress import Progress, silent
 
+HEAD = "probabilities"
+"""The name of the head's layer; see `heads.linear_layer`."""
+
+_HEAD_RATE = 0.1  # The head is fitted already: at the full rate it would forget that first.
+_BIAS_SIZE = 1000.0  # At a relative rate of 1e-4 and the head's, its bias moves by 0.01 in a step.
 _SECONDS_BETWEEN_STATES = 60.0
 _SMALLEST = 1e-12
 
@@ -196,9 +202,14 @@ def tune(
         RunError: the state cannot be kept, or what there is of it is damaged.
     """
     schedule = phase.schedule
-    optimizer = LayerwiseAdamW(phase.factors, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=schedule.label_smoothing)
-    model.compile(optimizer=optimizer, loss=loss)
+    head = model.get_layer(HEAD)
+    optimizer = LayerwiseAdamW(
+        {**phase.factors, HEAD: _HEAD_RATE},
+        {head.bias.path: _BIAS_SIZE},
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+    )
+    model.compile(optimizer=optimizer, loss=centred_crossentropy(head.bias, schedule.label_smoothing))
     optimizer.build(model.trainable_variables)
     before = answers(model, lessons, lessons.val)
     guard = Guard.before(model)

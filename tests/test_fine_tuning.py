@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart
+from headstart.errors import DataError, UnknownNameError
+from headstart.learning import fine_tuning
+from headstart.learning.held_out import HeldOut
+from headstart.learning.tuning import Tuned
+from headstart.recipe import Recipe
+from headstart.reporting import runs
+
+CHOICES = {"weights": "none", "image_size": 64, "views": "one", "epochs": 3}
+
+
+def hatched(root, number):
+    """Noise with faint stripes that rise to the left or to the right: a random network does not tell them at once."""
+    down, along = np.mgrid[:32, :32]
+    for sign, name in ((1, "left"), (-1, "right")):
+        (root / name).mkdir(parents=True)
+        for seed in range(number):
+            random = np.random.default_rng(1000 * (sign + 1) + seed)
+            stripes = np.sin((along + sign * down) * 0.9 + random.uniform(0, 6))[..., None]
+            noise = random.normal(0, 170, (32, 32, 3))
+            Image.fromarray((128 + 40 * stripes + noise).clip(0, 255).astype(np.uint8)).save(
+                root / name / f"{seed}.png"
+            )
+    return root
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory):
+    return hatched(tmp_path_factory.mktemp("hatched") / "stripes", 30)
+
+
+@pytest.fixture
+def anything_helps(monkeypatch):
+    monkeypatch.setattr(fine_tuning, "LEAST_STANDARD_ERRORS", -np.inf)
+
+
+@pytest.fixture
+def nothing_helps(monkeypatch):
+    monkeypatch.setattr(fine_tuning, "LEAST_STANDARD_ERRORS", np.inf)
+
+
+def rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("first", ["stage5", "all"])
+def test_tunes_what_was_asked_for(stripes, tmp_path, anything_helps, first):
+    told = []
+    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune=first, tell=lambda *row: told.append(row), **CHOICES)
+    assert run.summary()["fine_tuned"] == first
+    assert run.facts["choices"]["fine-tuned"] == (first if first == "all" else f"{first} and above")
+    history = rows(run.path / "history.csv")
+    assert [row["turn"] for row in history[:3]] == ["trial"] * 3
+    assert {row["phase"] for row in history} == {first}
+    assert {row["turn"] for row in history[3:]} == {"final"}
+    assert [(row.epoch, total) for row, total in told[:3]] == [(1, 3), (2, 3), (3, 3)]
+    assert len(told) == len(history)
+    assert run.facts["seconds"]["fine_tune"] > 0
+    assert not list(run.path.glob("*.state"))
+    assert "Then it was done again on training and validation images together." in run.facts["head_note"]
+    # What was scored is what the saved model says.
+    stored = rows(run.path / "predictions.csv")
+    predictions = run.classifier.predict([stripes / row["path"] for row in stored])
+    for row, each in zip(stored, predictions, strict=True):
+        assert each.probabilities["left"] == pytest.approx(float(row["p(left)"]), abs=1e-4)
+
+
+def test_only_what_was_open_differs_from_the_frozen_network(stripes, tmp_path, anything_helps):
+    frozen = headstart.fit(stripes, out=tmp_path / "frozen", **CHOICES).classifier.model
+    tuned = headstart.fit(stripes, out=tmp_path / "tuned", fine_tune="stage5", **CHOICES).classifier.model
+    changed = set()
+    for one, two in zip(frozen.layers, tuned.layers, strict=True):
+        assert one.name == two.name
+        if any(not np.array_equal(a, b) for a, b in zip(one.get_weights(), two.get_weights(), strict=True)):
+            changed.add(one.name)
+    changed.remove("probabilities")
+    assert changed
+    assert all(re.fullmatch(r"block_1[3-6]_.*|Conv_1", name) for name in changed), changed
+    assert not any(name.lower().endswith("bn") for name in changed)
+
+
+def test_where_nothing_helps_the_run_is_the_frozen_one(stripes, tmp_path, nothing_helps):
+    frozen = headstart.fit(stripes, out=tmp_path / "frozen", **CHOICES)
+    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **CHOICES)
+    assert run.summary()["fine_tuned"] is None
+    assert rows(run.path / "predictions.csv") == rows(frozen.path / "predictions.csv")
+    assert "no surer gain than noise, so it was undone. The network stays frozen." in run.facts["head_note"]
+    assert {row["phase"] for row in rows(run.path / "history.csv")} == {"stage5"}  # It looked no further.
+    assert run.facts["choices"]["fine-tuned"] == "no, the network is frozen"
+
+
+def test_auto_opens_from_the_top_down_as_long_as_it_helps(stripes, tmp_path, anything_helps):
+    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **{**CHOICES, "epochs": 1})
+    history = [(row["turn"], row["phase"]) for row in rows(run.path / "history.csv")]
+    assert history == [(turn, phase) for turn in ("trial", "final") for phase in ("stage5", "stage4", "all")]
+    assert run.summary()["fine_tuned"] == "all"
+
+
+def test_views_are_averaged_as_in_the_frozen_classifier(stripes, tmp_path, anything_helps):
+    choices = {**CHOICES, "views": "flips", "epochs": 1}
+    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="stage5", **choices)
+    pixels = np.stack([np.asarray(Image.open(stripes / "left" / "0.png").resize((64, 64)))])
+    model = run.classifier.model
+    once, mirrored = (np.asarray(model.predict_on_batch(each)) for each in (pixels, pixels[:, :, ::-1]))
+    np.testing.assert_allclose(once, mirrored, atol=1e-5)
+
+
+class _Killed(BaseException):
+    """As sudden as SIGKILL."""
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bits(stripes, tmp_path, anything_helps, monkeypatch):
+    from headstart.learning import tuning
+
+    monkeypatch.setattr(tuning, "_SECONDS_BETWEEN_STATES", 0.0)
+    choices = {**CHOICES, "fine_tune": "stage5", "seed": 5}
+    whole = headstart.fit(stripes, out=tmp_path / "whole", **choices)
+
+    def killed_at(number):
+        steps = []
+
+        def progress(step, done, total):
+            if step == "Tuning stage5":
+                steps.append(done)
+                if len(steps) == number:
+                    raise _Killed
+
+        return progress
+
+    for number in (2, 3, 5):  # Each time a little further: in the trial, and when it is done again.
+        with pytest.raises(_Killed):
+            headstart.fit(stripes, out=tmp_path / "again", progress=killed_at(number), **choices)
+        assert list((tmp_path / "again").glob("*.state"))
+    again = headstart.fit(stripes, out=tmp_path / "again", **choices)
+    for one, two in zip(whole.classifier.model.get_weights(), again.classifier.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    without_speed = [{**row, "images_per_second": ""} for row in rows(whole.path / "history.csv")]
+    assert [{**row, "images_per_second": ""} for row in rows(again.path / "history.csv")] == without_speed
+
+
+def test_the_verdict_is_on_paired_images():
+    random = np.random.default_rng(0)
+    hard = random.exponential(1.0, 200)
+    before = HeldOut(hard, hard < 0.7)
+
+    def step(gain, spread):
+        after = HeldOut(hard - random.normal(gain, spread, 200), hard < 0.7)
+        return fine_tuning._Step("stage5", Tuned(before, after, (), "", 1), before)
+
+    assert step(0.05, 0.1).is_kept  # Small beside what is hard about an image, but the same for each.
+    assert not step(0.0, 0.1).is_kept
+    assert not step(-0.05, 0.1).is_kept
+    assert not step(0.05, 2.0).is_kept
+
+
+def test_noise_is_rarely_kept():
+    random = np.random.default_rng(1)
+    kept = 0
+    for _ in range(1000):
+        hard = random.exponential(1.0, 100)
+        before, after = (HeldOut(hard + random.normal(0, 0.1, 100), hard < 1) for _ in range(2))
+        kept += fine_tuning._Step("all", Tuned(before, after, (), "", 1), before).is_kept
+    assert kept < 80
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_refuses_what_makes_no_sense():
+    with pytest.raises(UnknownNameError, match=r"There is no way to fine-tune 'atuo'\. Did you mean auto"):
+        Recipe(fine_tune="atuo")
+    with pytest.raises(DataError, match=r"^--fine-tune all starts from a head that is fitted at once; got --head mlp"):
+        Recipe(fine_tune="all", head="mlp")
+    with pytest.raises(DataError, match=r"^A network is fine-tuned at one scale"):
+        Recipe(fine_tune="all", views="many")
+    assert Recipe(fine_tune="stage4").to_json()["fine_tune"] == "stage4"
+
+
+def test_names_the_stages_that_there_are(stripes, tmp_path):
+    with pytest.raises(UnknownNameError, match=r"There is no stage 'stage7'\. Did you mean stage"):
+        headstart.fit(stripes, out=tmp_path / "run", fine_tune="stage7", **CHOICES)
+    assert not (tmp_path / "run" / runs.MANIFEST_FILE).exists()
