@@ -88,14 +88,14 @@ def test_a_dropout_inside_a_frozen_network_stays_on():
     base = network(dropout=0.5)
     base.trainable = False
     model = nested(base)
-    once = np.array(model(PIXELS, training=True))
-    assert not np.allclose(once, np.array(model(PIXELS, training=True))), "Keras mended it"
+    once = keras.ops.convert_to_numpy(model(PIXELS, training=True))
+    assert not np.allclose(once, keras.ops.convert_to_numpy(model(PIXELS, training=True))), "Keras mended it"
 
     base = network(dropout=0.5)
     model = headstart.freeze(nested(base))
-    once = np.array(model(PIXELS, training=True))
-    np.testing.assert_array_equal(once, np.array(model(PIXELS, training=True)))
-    np.testing.assert_allclose(once, np.array(model(PIXELS, training=False)), atol=1e-6)
+    once = keras.ops.convert_to_numpy(model(PIXELS, training=True))
+    np.testing.assert_array_equal(once, keras.ops.convert_to_numpy(model(PIXELS, training=True)))
+    np.testing.assert_allclose(once, keras.ops.convert_to_numpy(model(PIXELS, training=False)), atol=1e-6)
 
 
 def test_opening_layers_without_compiling_trains_nothing_new():

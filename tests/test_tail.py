@@ -27,7 +27,8 @@ def head(backbone, num_classes=3, seed=0):
 def inputs_of(backbone, tail, pixels):
     """What the store gives for a tail, activations in half precision."""
     activations, pooled = (
-        np.array(each) for each in feature_model(backbone, tail.cut.name, POOLED)(pixels, training=False)
+        keras.ops.convert_to_numpy(each)
+        for each in feature_model(backbone, tail.cut.name, POOLED)(pixels, training=False)
     )
     return [activations, pooled[:, : tail.num_constants]]
 
@@ -45,8 +46,10 @@ def test_a_tail_says_what_the_whole_says(name, backbone_of):
     layer = head(backbone)
     for stage in backbone.stages[1:]:
         tail = open_tail(backbone, layer, stage.name)
-        whole = np.array(tail.whole(pixels, training=False))
-        np.testing.assert_allclose(np.array(tail.model(inputs_of(backbone, tail, pixels))), whole, atol=1e-5)
+        whole = keras.ops.convert_to_numpy(tail.whole(pixels, training=False))
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(tail.model(inputs_of(backbone, tail, pixels))), whole, atol=1e-5
+        )
         learns = {id(weight) for weight in tail.model.trainable_weights}
         assert learns == {id(weight) for weight in tail.whole.trainable_weights}
     tail = open_tail(backbone, layer, "all")

@@ -201,7 +201,7 @@ def test_the_loss_is_cross_entropy_and_its_slope_is_centred(smoothing):
     layer = keras.layers.Dense(3, activation="softmax", name="probabilities")
     model = keras.Sequential([keras.Input((5,)), layer])
     kernel, bias = layer.get_weights()
-    probabilities = np.array(model(given))
+    probabilities = keras.ops.convert_to_numpy(model(given))
     wanted = one_hot * (1 - smoothing) + smoothing / 3
     model.compile(keras.optimizers.SGD(1.0), centred_crossentropy(layer.bias, smoothing))
     loss = model.train_on_batch(given, one_hot)
