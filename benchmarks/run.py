@@ -26,6 +26,7 @@ COMMANDS = (
     ("coverage.py",),
     ("compare.py",),
     ("compare.py", "--halving"),
+    ("tuning_epoch.py",),
 )
 
 

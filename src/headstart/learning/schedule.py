@@ -8,7 +8,7 @@ import math
 _BATCH_SIZE = 32
 _IMAGES_SHOWN = 16_000  # In the whole course of a small set: BiT's 500 steps, at this batch size.
 _FEWEST_EPOCHS, _MOST_EPOCHS = 4, 20
-_LEARNING_RATE = 1e-4
+_LEARNING_RATE = 3e-4  # Of each weight, in a step; see `optimizer`.
 
 
 @dataclasses.dataclass(frozen=True)
