@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import math
 import re
 
 import numpy as np
@@ -8,10 +10,11 @@ import pytest
 from PIL import Image
 
 import headstart
+from headstart import terminal
 from headstart.errors import DataError, UnknownNameError
 from headstart.learning import fine_tuning
 from headstart.learning.held_out import HeldOut
-from headstart.learning.tuning import Tuned
+from headstart.learning.tuning import Epoch, Tuned
 from headstart.recipe import Recipe
 from headstart.reporting import runs
 
@@ -190,3 +193,13 @@ def test_names_the_stages_that_there_are(stripes, tmp_path):
     with pytest.raises(UnknownNameError, match=r"There is no stage 'stage7'\. Did you mean stage"):
         headstart.fit(stripes, out=tmp_path / "run", fine_tune="stage7", **CHOICES)
     assert not (tmp_path / "run" / runs.MANIFEST_FILE).exists()
+
+
+def test_a_line_for_each_epoch(capsys):
+    row = Epoch("trial", "stage5", 3, 0.2104, 0.3012, 0.8812, 0.0001, 91.7)
+    terminal.show_epoch(row, 8)
+    terminal.show_epoch(dataclasses.replace(row, turn="final", val_loss=math.nan, val_accuracy=math.nan), 8)
+    assert capsys.readouterr().err.splitlines() == [
+        "Trying stage5, epoch 3 of 8: loss 0.210, validation loss 0.301, 88.1% right, learning rate 1.0e-04, 92 images/s",
+        "Tuning stage5, epoch 3 of 8: loss 0.210, learning rate 1.0e-04, 92 images/s",
+    ]
