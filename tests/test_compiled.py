@@ -8,8 +8,9 @@ import signal
 import numpy as np
 import pytest
 
-from headstart.features.pooling import feature_model
+from headstart.features.pooling import POOLED, feature_model
 from headstart.networks import compiled
+from headstart.networks.backend import keras
 from headstart.networks.compiled import Setting, compile_for_here
 from headstart.networks.engine import OpenVinoEngine
 from tiny import drawn_pixels, tiny_backbone
@@ -141,3 +142,21 @@ def test_an_interrupt_that_the_converter_swallows_is_one_all_the_same(monkeypatc
             answer(model)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_several_outputs_come_in_the_models_order():
+    """The converter sorts them by name, and Keras counts tensors on: 96 and 129 are the other way round as words."""
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3)).astype(np.uint8)
+    orders = set()
+    for number in range(12):
+        model = feature_model(tiny_backbone(), "stage2", POOLED, "stage1")
+        names = [tensor.name for tensor in model.outputs]
+        orders.add(tuple(np.argsort(names)))
+        expected = [keras.ops.convert_to_numpy(each) for each in model(pixels, training=False)]
+        engine = OpenVinoEngine(lambda model=model: model)
+        ((_, rows),) = engine.stream([("one", pixels[0])])
+        for row, wanted in zip(rows, expected, strict=True):
+            np.testing.assert_allclose(row, wanted[0], rtol=1e-4, atol=1e-4)
+        for _ in range(7 * number):
+            keras.Input((3,))
+    assert len(orders) > 1  # Else nothing was tested.

@@ -23,7 +23,7 @@ from headstart.learning.heads import grow_linear_layer, linear_layer
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.keeper import Keeper
-from headstart.learning.logistic import LinearHead
+from headstart.learning.logistic import LinearHead, Restraint
 from headstart.learning.material import Material, Numbers, PixelMaterial, StoredMaterial
 from headstart.learning.schedule import Schedule, schedule_for
 from headstart.learning.seeing import Eyes
@@ -42,9 +42,10 @@ LEAST_STANDARD_ERRORS = 1.645
 """By how many standard errors the log loss of the validation images must fall for a step to be kept: noise alone does
 that once in twenty times."""
 
-LEAST_SPREAD = 0.3
-"""The head that tuning starts from blows up no feature by more than the median one over this. Features that hardly vary
-get weights of thousands otherwise, and the smallest change of the network below them upsets every answer."""
+RESTRAINT = Restraint(least_spread=0.3, most_strength=1.01e-3)
+"""Of the head that tuning starts from. Features that hardly vary get weights of thousands otherwise, and the smallest
+change of the network below them upsets every answer; and a head that has every training image right has nothing left to
+ask of the network."""
 
 STATE_PREFIX = ".tuning"
 """What the files are called that an unfinished training is kept in."""

@@ -8,6 +8,7 @@ converge in a handful of steps, and each strength starts from the one before.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,6 +55,22 @@ class LinearHead:
         return np.asarray(softmax(logits.astype(np.float64), axis=1))
 
 
+@dataclasses.dataclass(frozen=True)
+class Restraint:
+    """What a head may not do.
+
+    Attributes:
+        least_spread: see `Basis.of`.
+        most_strength: the weakest penalty that may be chosen, as its inverse.
+    """
+
+    least_spread: float = 0.0
+    most_strength: float = math.inf
+
+
+FREE = Restraint()
+
+
 def fit_linear_head(
     features: Matrix,
     labels: Labels,
@@ -62,7 +79,7 @@ def fit_linear_head(
     *,
     seed: int,
     blocks: Sequence[int] = (),
-    least_spread: float = 0.0,
+    restraint: Restraint = FREE,
 ) -> LinearHead:
     """Fit the head, its strength chosen by cross-validation.
 
@@ -73,15 +90,16 @@ def fit_linear_head(
         units: (n,) numbers; images of one unit (duplicates, a group) stay in one fold.
         seed: of the folds.
         blocks: how many features each part of them has, in order; the parts count alike, however wide they are.
-        least_spread: see `Basis.of`.
+        restraint: what the head may not do.
     """
-    basis = Basis.of(features, blocks, least_spread)
+    basis = Basis.of(features, blocks, restraint.least_spread)
     targets = np.eye(num_classes, dtype=np.float32)[labels]
     folds = assign_folds(labels, units, seed=seed)
     if folds.max() == 0:
-        strength, held_out = _FALLBACK_STRENGTH, HeldOut.nothing()
+        strength, held_out = min(_FALLBACK_STRENGTH, restraint.most_strength), HeldOut.nothing()
     else:
-        strength, held_out = _cross_validate(basis, labels, targets, folds)
+        strengths = [each for each in STRENGTHS if each <= restraint.most_strength]
+        strength, held_out = _cross_validate(basis, labels, targets, folds, strengths)
     every_image = np.ones((len(labels), 1))
     solution = _solve(basis, targets, every_image, strength, None, _TOLERANCE)
     kernel, bias = basis.unfold(solution[:, 0])
@@ -104,13 +122,15 @@ def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
     return np.array([fold_of_unit[unit] for unit in units.tolist()])
 
 
-def _cross_validate(basis: Basis, labels: Labels, targets: Matrix, folds: Labels) -> tuple[float, HeldOut]:
+def _cross_validate(
+    basis: Basis, labels: Labels, targets: Matrix, folds: Labels, strengths: Sequence[float]
+) -> tuple[float, HeldOut]:
     """The strength of least log loss, and what is said of each image there."""
     every = np.arange(len(labels))
     trained_on = folds[:, None] != np.arange(folds.max() + 1)
-    best, least = (STRENGTHS[0], HeldOut.nothing()), np.inf
+    best, least = (strengths[0], HeldOut.nothing()), np.inf
     solution, worse = None, 0
-    for strength in STRENGTHS:
+    for strength in strengths:
         # Where the loss is small its slope is small everywhere: the tolerance has to shrink with it.
         tolerance = _TOLERANCE * min(1.0, least / np.log(targets.shape[1]))
         solution = _solve(basis, targets, trained_on, strength, solution, tolerance)

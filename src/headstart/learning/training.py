@@ -15,7 +15,7 @@ from headstart.errors import DataError, RunError
 from headstart.features.extract import Features
 from headstart.learning.choosing import Candidate
 from headstart.learning.classifier import Classifier
-from headstart.learning.fine_tuning import LEAST_SPREAD, Frozen, fine_tune
+from headstart.learning.fine_tuning import RESTRAINT, Frozen, fine_tune
 from headstart.learning.heads import (
     LabelledFeatures,
     fit_flatten_head,
@@ -26,7 +26,7 @@ from headstart.learning.heads import (
 )
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
-from headstart.learning.logistic import LinearHead, fit_linear_head
+from headstart.learning.logistic import FREE, LinearHead, Restraint, fit_linear_head
 from headstart.learning.nearest import fit_nearest_head
 from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
 from headstart.learning.tuning import Diary
@@ -207,7 +207,7 @@ def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitte
 
 
 def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted) -> Frozen:
-    fit = functools.partial(_linear_head, job, eyes, values, least_spread=LEAST_SPREAD)
+    fit = functools.partial(_linear_head, job, eyes, values, restraint=RESTRAINT)
     val = job.is_in("val")
     if not val.any():
         return Frozen(fitted, HeldOut.nothing(), fit)
@@ -217,7 +217,7 @@ def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitte
 
 
 def _linear_head(
-    job: Job, eyes: Eyes, values: npt.NDArray[np.float32], *sides: str, least_spread: float = 0.0
+    job: Job, eyes: Eyes, values: npt.NDArray[np.float32], *sides: str, restraint: Restraint = FREE
 ) -> LinearHead:
     learns = job.is_in(*sides)
     units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
@@ -225,7 +225,7 @@ def _linear_head(
     if job.recipe.head == "nearest":
         return fit_nearest_head(values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks)
     return fit_linear_head(
-        values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks, least_spread=least_spread
+        values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks, restraint=restraint
     )
 
 

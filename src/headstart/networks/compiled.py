@@ -29,6 +29,7 @@ from headstart.networks.backend import keras
 from headstart.networks.intel import import_openvino, quantise
 from headstart.networks.precision import FP32, Precision
 
+_KIND = "outputs in order"  # Of what is kept; what was kept before is compiled again.
 _ROUNDS = 3
 _SECONDS_PER_ROUND = 0.15
 _LEAST_GAIN = 1.1  # Another process's burst must not decide for ever.
@@ -72,7 +73,7 @@ def compile_for_here(build: Callable[[], keras.Model], identity: str, precision:
     with warnings.catch_warnings(), _ctrl_c_heard():
         # The converter calls the model with a list of inputs, of which Keras warns.
         warnings.simplefilter("ignore", UserWarning)
-        converted = openvino.convert_model(model)
+        converted = _in_order(openvino.convert_model(model), model)
     if precision.name == "int8":
         converted = quantise(converted, precision.samples())
     shape = model.inputs[0].shape[1:]
@@ -89,6 +90,17 @@ def compile_for_here(build: Callable[[], keras.Model], identity: str, precision:
     if identity:
         _keep(compiled, _path(identity, machine, setting))
     return setting.batch_size, compiled
+
+
+def _in_order(converted: Any, model: keras.Model) -> Any:
+    """The outputs in the model's order.
+
+    The converter sorts them by name, and Keras numbers them: keras_tensor_129 comes before keras_tensor_96.
+    """
+    if len(model.outputs) == 1:
+        return converted
+    results = [converted.output(tensor.name).get_node() for tensor in model.outputs]
+    return import_openvino().Model(results, converted.get_parameters(), model.name)
 
 
 @contextlib.contextmanager
@@ -205,7 +217,7 @@ def _settings_path(machine: str) -> Path:
 
 
 def _path(identity: str, machine: str, setting: Setting) -> Path:
-    return _folder() / f"{_digest(identity, machine, keras.__version__, str(setting))}.blob"
+    return _folder() / f"{_digest(identity, machine, keras.__version__, str(setting), _KIND)}.blob"
 
 
 def _digest(*texts: str) -> str:
