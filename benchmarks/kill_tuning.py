@@ -2,14 +2,16 @@
 
     python benchmarks/kill_tuning.py --kills 50 --seed 7
 
-Small painted pictures and a network with random weights: it is the state on disk that is tried. After each kill the same
-command is started again, and so on; the weights it ends with have to be those of the run that was left alone, to the bit.
-A run that ends before its moment comes is looked at, its folder is thrown away, and the next one begins.
+Small painted pictures and a network with random weights: it is the state on disk that is tried. After each kill the
+same command is started again, and so on; it has to end with the weights and the history of the run that was left alone,
+to the bit. A run that ends before its moment comes is looked at, its folder is thrown away, and the next one begins.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import os
 import random
 import shutil
@@ -20,6 +22,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 from PIL import Image
 from table import row
@@ -38,10 +41,21 @@ def paint(root: Path, number: int) -> Path:
     return root
 
 
-def weights_in(run: Path) -> bytes:
-    """The weights inside model.keras; the archive around them holds the time."""
+def found_in(run: Path) -> tuple[object, ...]:
+    """Every weight inside model.keras, and the history but for how fast it went."""
+    weights: list[tuple[str, bytes]] = []
+
+    def take(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            weights.append((name, item[()].tobytes()))
+
     with zipfile.ZipFile(run / "model.keras") as archive:
-        return archive.read("model.weights.h5")
+        stored = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(stored) as file:
+        file.visititems(take)
+    with (run / "history.csv").open(encoding="utf-8", newline="") as table:
+        history = [{**each, "images_per_second": ""} for each in csv.DictReader(table)]
+    return weights, history
 
 
 def finished(run: Path) -> bool:
@@ -57,18 +71,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = paint(Path(folder) / "stripes", 60)
         environment = {**os.environ, "HEADSTART_CACHE": f"{folder}/cache", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        options = [
-            "--weights",
-            "none",
-            "--image-size",
-            "64",
-            "--views",
-            "one",
-            "--fine-tune",
-            "stage5",
-            "--epochs",
-            "20",
-        ]
+        options = ["--weights", "none", "--image-size", "64", "--views", "one"]
+        options += ["--fine-tune", "stage5", "--epochs", "20"]
 
         def start(run: Path) -> subprocess.Popen[bytes]:
             command = [sys.executable, "-m", "headstart", "fit", str(data), "--out", str(run), *options]
@@ -79,7 +83,7 @@ def main() -> None:
         if start(alone).wait():
             sys.exit("The run that was left alone failed.")
         seconds = time.perf_counter() - begun
-        expected, kills, ends, wrong, with_state = weights_in(alone), 0, 0, 0, 0
+        expected, kills, ends, wrong, with_state = found_in(alone), 0, 0, 0, 0
         while kills < arguments.kills or not finished(again):
             process = start(again)
             try:
@@ -95,12 +99,12 @@ def main() -> None:
                 with_state += any(again.glob("*.state"))
             if finished(again):
                 ends += 1
-                wrong += weights_in(again) != expected
+                wrong += found_in(again) != expected
                 if kills < arguments.kills:
                     shutil.rmtree(again)
             print(f"{kills} kills, {with_state} of them with a state on disk; {ends} ends, {wrong} wrong", flush=True)
     row(
-        f"`fit --fine-tune` killed {kills} times: ends with other weights than one that was not",
+        f"`fit --fine-tune` killed {kills} times: ends otherwise than one that was not",
         f"{wrong} of {ends}",
         "0",
     )
