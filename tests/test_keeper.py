@@ -49,7 +49,6 @@ def test_writes_over_the_older_after_a_restart(two):
 
 def test_nothing_is_nothing(tmp_path):
     assert keeper(tmp_path).load() is None
-    keeper(tmp_path).forget()
 
 
 def flip(path, place):
@@ -98,11 +97,6 @@ def test_says_so_where_both_are_damaged(two):
 
 def test_never_reads_the_state_of_another_training(two):
     assert keeper(two, "another").load() is None
-
-
-def test_forgets(two):
-    keeper(two).forget()
-    assert files(two) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -97,11 +97,6 @@ class Keeper:
         self._count = header["count"]
         return Saved(header["facts"], arrays, len(read) < len(there))
 
-    def forget(self) -> None:
-        """Remove both: the training is over."""
-        for path in self._paths:
-            path.unlink(missing_ok=True)
-
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[npt.NDArray[Any]]]] | None:
     try:

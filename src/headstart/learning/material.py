@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from headstart.errors import DataError
 from headstart.features.decoding import decode_ahead
 from headstart.features.extract import Features
 from headstart.pictures.folder import ImageFile
@@ -69,7 +70,11 @@ class PixelMaterial:
     """Pixels, decoded once; views are made of them as they are asked for."""
 
     def __init__(self, images: Sequence[ImageFile], size: int, views: Sequence[str], progress: Progress) -> None:
-        """Decode images that are known to decode, at a size."""
+        """Decode images that are known to decode, at a size.
+
+        Raises:
+            DataError: one of them changed since.
+        """
         self.num_views = len(views)
         self._views = views
         self._pixels = _room((len(images), size, size, 3), np.dtype(np.uint8))
@@ -80,7 +85,7 @@ class PixelMaterial:
             if number % _TOLD_EVERY == 0:
                 progress("Reading the pixels", number, len(images))
         if failed:
-            raise OSError(f"Images changed while they were in use: {next(iter(failed.values()))}")
+            raise DataError(f"An image cannot be used any more: {next(iter(failed.values()))}.")
         progress("Reading the pixels", len(images), len(images))
 
     def batch(self, images: Numbers, views: Numbers) -> list[npt.NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from headstart.features.pooling import POOLED, pool, pooled_features
+from headstart.features.pooling import pool, pooled_features
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
 from headstart.networks.freezing import WHOLE, cut_below, freeze, thaw
@@ -86,11 +86,6 @@ def stages_that_learn(backbone: Backbone) -> tuple[str, ...]:
         known = num
     freeze(backbone.model)
     return (*names, WHOLE)
-
-
-def inputs_of(tail: Tail) -> tuple[str, ...]:
-    """What the store has to give for a tail, as `Extractor` calls it."""
-    return (tail.cut.name, POOLED) if tail.cut else ()
 
 
 def _listed(tensors: Any) -> list[Any]:

@@ -101,7 +101,7 @@ def discard_run(path: Path) -> None:
 
 def remove_states(path: Path) -> None:
     """Remove what an unfinished training was kept in, see `learning.keeper`: it is over."""
-    for state in path.glob("*.state"):
+    for state in path.glob(".tuning-*.state"):
         state.unlink()
 
 
