@@ -35,14 +35,24 @@ def real_cache(monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def backbone_of():
-    """Builds a row of the catalogue at its smallest size with random weights; the small ones once a session."""
+    """Builds a row of the catalogue at its smallest size with random weights; the small ones once a session.
+
+    Once a session of Keras, too: after `clear_session` it names operations from the start again, and what is added to a
+    graph that is older would have the names of operations in it.
+    """
     from headstart.networks.backbone import build_backbone
+    from headstart.networks.backend import keras
     from headstart.networks.catalogue import find_backbone
     from headstart.networks.weights import find_weights
 
     built = {}
 
+    class Canary(keras.layers.Layer):
+        pass
+
     def build(name):
+        if Canary().name == "canary":  # The first of its session; the next is "canary_1".
+            built.clear()
         if name in built:
             return built[name]
         spec = find_backbone(name)
