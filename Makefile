@@ -11,7 +11,7 @@ demo: $(VENV)/.user
 	$(BIN)/headstart demo
 
 test: $(VENV)/.dev check
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not torch"
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not torch"
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend"
 
 test-torch: .venv-torch/.torch

@@ -48,7 +48,7 @@ def test_other_choices_that_make_no_sense(choice, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(("native", "larger"), [(224, 384), (299, 512)])
+@pytest.mark.parametrize(("native", "larger"), [(224, 352), (299, 480)])
 def test_the_larger_size_is_the_one_that_papers_take(native, larger):
     assert candidate_sizes(native) == (native, larger)
 
