@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from headstart.errors import DataError
 from headstart.features.decoding import decode_ahead
@@ -38,9 +39,9 @@ from headstart.pictures.folder import ImageFile
 
 AUTO = "auto"
 
-LEAST_STANDARD_ERRORS = 1.645
-"""By how many standard errors the log loss of the validation images must fall for a step to be kept: noise alone does
-that once in twenty times."""
+LEAST_CONFIDENCE = 0.95
+"""How sure it must be that the log loss of the validation images fell, for a step to be kept: noise alone does that
+once in twenty times. By Student's t, paired: three images need 2.9 standard errors, many need 1.645."""
 
 RESTRAINT = Restraint(least_spread=0.3, most_strength=1.01e-3)
 """Of the head that tuning starts from. Features that hardly vary get weights of thousands otherwise, and the smallest
@@ -61,8 +62,10 @@ class _Step:
 
     @property
     def is_kept(self) -> bool:
+        if not len(self.before):
+            return True
         gain = self.before.standard_errors_behind(self.tuned.after)
-        return not len(self.before) or gain > LEAST_STANDARD_ERRORS
+        return bool(gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE))  # Of one image: not a number.
 
     def sentence(self) -> str:
         """What it did to the validation images."""
