@@ -47,6 +47,6 @@ class HeldOut:
         Both saw the same images, so what is hard about an image falls out of the difference.
         """
         gaps = self.losses - other.losses
-        spread = float(gaps.std()) / np.sqrt(max(len(gaps), 1))
+        spread = float(gaps.std(ddof=1)) / np.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
         mean = float(gaps.mean()) if len(gaps) else 0.0
         return mean / spread if spread else float(np.inf * np.sign(mean)) if mean else 0.0
