@@ -258,7 +258,8 @@ def show_predictions(predictions: Sequence[Prediction]) -> None:
     from headstart.reporting.words import clean
 
     for each in predictions:
-        said = f"error: {clean(each.error)}" if each.error else f"{clean(each.label)}\t{each.probability:.1%}"
+        label = clean(each.label) if each.labels else "(none)"
+        said = f"error: {clean(each.error)}" if each.error else f"{label}\t{each.probability:.1%}"
         sys.stdout.write(f"{clean(each.path)}\t{said}\n")
 
 
