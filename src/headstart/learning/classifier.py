@@ -32,8 +32,8 @@ class Prediction:
 
     Attributes:
         path: as it was given.
-        label: the most probable class, or "" if the file cannot be read. Of a classifier that may say several names: all
-            that it says, with "|" between, or "".
+        label: the most probable class, or "" if the file cannot be read. Where it may say several names: all that it
+            says, with "|" between, or "".
         probability: of that class; or that all names are right, were they independent.
         probabilities: of every class by name.
         error: the reason, or "".

@@ -118,7 +118,7 @@ class TrainedHead:
 
 @dataclasses.dataclass(frozen=True)
 class LabelledFeatures:
-    """Features (n, num_views, d) and class numbers (n,); or (n, k) of 0 and 1, where images may be of several classes."""
+    """Features (n, num_views, d) and class numbers (n,); or (n, k) of 0 and 1, where images may have several names."""
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]

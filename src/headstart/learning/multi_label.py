@@ -51,8 +51,8 @@ def misfit_and_error(logits: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:
 
 def held_out(logits: Matrix, targets: Labels) -> HeldOut:
     """What logits (k, n) say of images (n, k): log losses, summed over the names; right where every name is."""
-    misfit, _ = misfit_and_error(logits.astype(np.float64), targets.T)
-    return HeldOut(misfit, ((logits > 0) == targets.T).all(axis=0))
+    misfit, _ = misfit_and_error(logits.astype(np.float64), targets.T.astype(np.float64))
+    return HeldOut(misfit.astype(np.float64), ((logits > 0) == targets.T).all(axis=0))
 
 
 def deal(targets: Labels, units: Labels, num_folds: int, *, seed: int) -> Labels:
