@@ -33,12 +33,12 @@ def multi_hot(images: Sequence[ImageFile], class_names: Sequence[str]) -> npt.ND
 def strata(images: Sequence[ImageFile]) -> list[tuple[str, ...]]:
     """All that each image counts for when images are shared out: its names, and its set of names if that is frequent.
 
-    A set is written with a bar behind every name, so that it is no name; that of no names is a bar.
+    A set is written with a bar behind every name, so that it is no name. Having no names is a bar, frequent or not.
     """
     sets = Counter(image.label_set for image in images)
     return [
         (*image.labels, _of_set(image.label_set))
-        if image.label_set is not None and sets[image.label_set] >= _LEAST_OF_A_SET
+        if image.label_set is not None and (sets[image.label_set] >= _LEAST_OF_A_SET or not image.label_set)
         else image.labels
         for image in images
     ]
@@ -50,7 +50,7 @@ def stratum(images: Sequence[ImageFile]) -> list[str]:
         return [image.label for image in images]
     names = Counter(name for image in images for name in image.labels)
     return [
-        min(image.labels, key=lambda name: (names[name], name), default="") if all_of == image.labels else all_of[-1]
+        min(image.labels, key=lambda name: (names[name], name)) if all_of == image.labels else all_of[-1]
         for image, all_of in zip(images, strata(images), strict=True)
     ]
 
