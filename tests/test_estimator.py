@@ -113,6 +113,29 @@ def test_the_keras_model_gives_the_same_answers(fitted, pictures):
     assert type(model).__module__.startswith("keras")
 
 
+def test_an_indicator_matrix_is_answered_with_one(pictures):
+    paths, classes = pictures
+    y = np.column_stack([classes == "bright", classes != "dark", np.zeros(30)]).astype(int)
+    found = classifier().fit(paths, y)
+    assert found.classes_.tolist() == [0, 1, 2]
+    probabilities = found.predict_proba(paths)
+    assert probabilities.shape == (30, 3)
+    assert (found.predict(paths) == (probabilities >= 0.5)).all()
+    assert found.score(paths, y) == 1.0
+    pixels = np.stack([decode(read(path), (SIZE, SIZE)) for path in paths[:4]])
+    np.testing.assert_allclose(found.model_.predict(pixels, verbose=0), probabilities[:4], atol=1e-4)
+    assert cross_val_score(classifier(), paths, y, cv=3).mean() > 0.8
+    assert found.predict([]).shape == (0, 3)
+
+
+def test_a_matrix_that_is_no_indicator(pictures):
+    paths, _ = pictures
+    with pytest.raises(
+        DataError, match=r"Expected classes \(n,\), or \(n, k\) of 0 and 1 alone; got \(30, 2\), which is "
+    ):
+        classifier().fit(paths, (np.arange(60) % 5).reshape(30, 2))
+
+
 def test_fitting_again_changes_nothing_and_parameters_stay(fitted, pictures):
     again = classifier()
     before = again.get_params()

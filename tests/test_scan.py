@@ -221,14 +221,14 @@ def test_deeply_nested_folders(photos):
 
 def test_nothing_there(tmp_path):
     assert complaint(tmp_path / "gone") == (
-        "gone does not exist. Expected a folder with one sub-folder per class, or a manifest (.csv, .jsonl)."
+        "gone does not exist. Expected a folder with one sub-folder per class, or a manifest (.csv, .jsonl, .parquet)."
     )
 
 
 def test_a_file_that_is_no_manifest(photos):
     assert complaint(photos / "cat/a.png") == (
         "a.png is not a manifest; expected a folder with one sub-folder per class, or a manifest whose name ends in "
-        ".csv or .jsonl."
+        ".csv, .jsonl or .parquet."
     )
 
 
@@ -236,7 +236,7 @@ def test_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     assert complaint(tmp_path / "pipe.csv") == (
         "pipe.csv is neither a folder nor a regular file. "
-        "Expected a folder with one sub-folder per class, or a manifest (.csv, .jsonl)."
+        "Expected a folder with one sub-folder per class, or a manifest (.csv, .jsonl, .parquet)."
     )
 
 

@@ -312,3 +312,102 @@ def test_subset_changes_little_when_images_are_added_and_not_at_all_when_they_ar
     more = np.append(hashes, [f"{number:064x}" for number in range(1000, 1010)])
     after = set(more[stratified_subset(np.append(labels, ["a"] * 10), more, 320, seed=1)])
     assert len(after - before) <= 8
+
+
+# Several names
+
+
+def named(content, *names, group=None, split=None):
+    digest = hashlib.sha256(str(content).encode()).hexdigest()
+    name = f"{content}.jpg"
+    return ImageFile(Path("photos") / name, name, "|".join(sorted(names)), digest, group, split, tuple(sorted(names)))
+
+
+def sides_of(folder, splits):
+    pairs = zip(folder.images, splits, strict=True)
+    return Counter((name, split) for each, split in pairs for name in each.labels)
+
+
+def many_names(*images):
+    return ImageFolder(Path("m.jsonl"), images, tuple(sorted({name for each in images for name in each.labels})))
+
+
+@st.composite
+def named_folders(draw):
+    """Every name on five images at least, by itself or beside others; images without any; a few duplicates and groups."""
+    names = "abcdef"[: draw(st.integers(1, 6))]
+    images = []
+    for index, name in enumerate(names):
+        for number in range(draw(st.integers(5, 30))):
+            more = draw(st.sets(st.sampled_from(names), max_size=2)) if number > 2 else set()
+            group = draw(st.sampled_from([None] * 5 + ["p", "q"])) if number > 2 else None
+            images.append(named(f"{index}-{number}", *({name} | more), group=group))
+    images += [named(f"none-{number}") for number in range(draw(st.integers(1, 20)))]
+    return many_names(*images)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(named_folders(), st.integers(0, 100))
+def test_every_name_is_learnt_and_tested(folder, seed):
+    splits = assign_splits(folder, seed=seed)
+    assert set(splits) <= {"train", "val", "test"}
+    counted = sides_of(folder, splits)
+    for name in folder.class_names:
+        assert counted[name, "train"]
+        assert counted[name, "test"]
+    by_unit = {}
+    for each, split in zip(folder.images, splits, strict=True):
+        assert by_unit.setdefault(each.group or each.sha256, split) == split
+    shuffled = list(folder.images)
+    random.Random(seed).shuffle(shuffled)
+    again = dict(zip((each.name for each in shuffled), assign_splits(many_names(*shuffled), seed=seed), strict=True))
+    assert again == dict(zip((each.name for each in folder.images), splits, strict=True))
+
+
+def test_frequent_sets_are_stratified_and_rare_ones_fail_nothing():
+    sets = [("a",)] * 100 + [("a", "b")] * 40 + [("b", "c")] * 30 + [()] * 50
+    rare = [("a", "b", "c"), ("a", "c")]
+    folder = many_names(*(named(number, *names) for number, names in enumerate(sets + rare)))
+    splits = assign_splits(folder, seed=0)
+    counted = Counter((each.label, split) for each, split in zip(folder.images, splits, strict=True))
+    for label, size in (("a", 100), ("a|b", 40), ("b|c", 30), ("", 50)):
+        assert counted[label, "test"] == pytest.approx(size * 0.2, abs=1)
+        assert counted[label, "val"] == pytest.approx(size * 0.15, abs=1)
+
+
+def test_a_name_of_two_images_is_too_few():
+    folder = many_names(*(named(number, "a") for number in range(9)), named("x", "a", "b"), named("y", "b"))
+    assert complaint(folder) == (
+        "Class 'b' has 2 images; 3 are needed to split into train, validation and test. "
+        "Add images or remove the name from m.jsonl."
+    )
+
+
+def test_a_name_may_be_missing_in_the_validation_alone():
+    """Three names on three images each, so interwoven that not all can be on three sides."""
+    folder = many_names(named(1, "a", "b"), named(2, "a", "b"), named(3, "a", "c"), named(4, "b", "c"), named(5, "c"))
+    counted = sides_of(folder, assign_splits(folder, seed=0))
+    for name in "abc":
+        assert counted[name, "train"]
+        assert counted[name, "test"]
+    assert not all(counted[name, "val"] for name in "abc")
+
+
+def test_names_that_cannot_be_on_two_sides():
+    """Seven images on the seven lines of the Fano plane: no two colours leave every line with both."""
+    lines = ("124", "235", "346", "457", "561", "672", "713")
+    folder = many_names(*(named(point, *(f"line{line}" for line in lines if point in line)) for point in "1234567"))
+    said = complaint(folder)
+    assert said.startswith("Class 'line")
+    assert said.endswith(
+        "cannot be on every side of the split, since its images also have other names. Add images with that name, or "
+        "give the split in the manifest."
+    )
+
+
+def test_given_splits_of_several_names_are_kept():
+    sides = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+    images = [
+        named(number, *names, split=side) for number, side in enumerate(sides) for names in [("a", "b")[number % 2 :]]
+    ]
+    assert assign_splits(many_names(*images), seed=0) == tuple(sides)

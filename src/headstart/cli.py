@@ -6,7 +6,7 @@ import atexit
 import gc
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from headstart.cli_models import models
 from headstart.cli_weights import Json, weights_app
 from headstart.errors import HeadstartError, StoppedError
 from headstart.terminal import print_json as _print_json
+
+if TYPE_CHECKING:
+    from headstart.learning.classifier import Prediction
 
 app = typer.Typer(
     name="headstart",
@@ -32,7 +35,10 @@ app.add_typer(cache_app, name="cache")
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A folder with one sub-folder per class, or a manifest (.csv, .jsonl).")
+    Path,
+    typer.Argument(
+        metavar="DATA", help="A folder with one sub-folder per class, or a manifest (.csv, .jsonl, .parquet)."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'headstart fit' made.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder. Default: the next free one below runs/.")]
@@ -185,23 +191,25 @@ def predict(
 
     with terminal.bar() as progress:
         predictions = workflow.predict(run, paths, progress=progress)
-    rows = [
-        {"path": each.path, "error": each.error}
-        if each.error
-        else {
-            "path": each.path,
-            "label": each.label,
-            "probability": each.probability,
-            "probabilities": each.probabilities,
-        }
-        for each in predictions
-    ]
     if as_json:
-        _print_json(rows)
+        _print_json([_plain(each) for each in predictions])
     else:
         terminal.show_predictions(predictions)
     if predictions and all(each.error for each in predictions):
         raise HeadstartError(f"None of the {len(predictions)} files could be read.")
+
+
+def _plain(each: Prediction) -> dict[str, Any]:
+    if each.error:
+        return {"path": each.path, "error": each.error}
+    several = {"labels": list(each.labels)} if each.is_multi_label else {}
+    return {
+        "path": each.path,
+        "label": each.label,
+        **several,
+        "probability": each.probability,
+        "probabilities": each.probabilities,
+    }
 
 
 app.command()(models)

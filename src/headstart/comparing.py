@@ -161,12 +161,13 @@ class _Contest:
         field = compare_backbones(pool, folder.class_names, networks, self.recipe, budget, tell=tell, progress=progress)
         random = [spec.name for spec, found in networks.items() if found.path is None]
         note = f"The weights of {', '.join(random)} are random, as asked for, so nothing was transferred there."
+        several = ("A picture counts as right where every name is.",) if folder.is_multi_label else ()
         return Comparison(
             ranking=field.ranking,
             left_out={**missing, **field.left_out},
             num_images=len(pool),
             num_classes=len(folder.class_names),
-            notes=(*field.notes, *([note] if random else [])),
+            notes=(*field.notes, *([note] if random else []), *several),
             seconds=time.perf_counter() - start,
         )
 

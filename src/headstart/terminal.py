@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headstart.learning.tuning import Epoch
     from headstart.pictures.folder import Skipped
     from headstart.scoring.comparison import Ranked
-    from headstart.scoring.evaluation import Evaluation
+    from headstart.scoring.multi_label import AnyEvaluation
     from headstart.workflow import Run
 
 _MAX_SKIPPED = 10
@@ -229,7 +229,7 @@ def show_epoch(row: Epoch, num_epochs: int) -> None:
     )
 
 
-def show_evaluation(evaluation: Evaluation) -> None:
+def show_evaluation(evaluation: AnyEvaluation) -> None:
     """The score in words."""
     from headstart.reporting.report import baseline, evidence, headline
 
@@ -258,7 +258,8 @@ def show_predictions(predictions: Sequence[Prediction]) -> None:
     from headstart.reporting.words import clean
 
     for each in predictions:
-        said = f"error: {clean(each.error)}" if each.error else f"{clean(each.label)}\t{each.probability:.1%}"
+        label = "(none)" if each.is_multi_label and not each.labels else clean(each.label)
+        said = f"error: {clean(each.error)}" if each.error else f"{label}\t{each.probability:.1%}"
         sys.stdout.write(f"{clean(each.path)}\t{said}\n")
 
 

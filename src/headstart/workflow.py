@@ -16,8 +16,10 @@ import numpy as np
 
 from headstart.comparing import settle
 from headstart.errors import DataError, HeadstartError, RunError
+from headstart.learning.multi_label import check_recipe
 from headstart.networks.catalogue import find_backbone
-from headstart.pictures.folder import SPLITS, ImageFile, ImageFolder, Skipped
+from headstart.pictures.folder import BETWEEN_NAMES, SPLITS, ImageFile, ImageFolder, Skipped
+from headstart.pictures.labels import class_numbers, multi_hot
 from headstart.pictures.problems import conflicting_duplicates
 from headstart.pictures.published import fetch_images, find_images
 from headstart.pictures.scan import scan
@@ -27,8 +29,8 @@ from headstart.recipe import Recipe
 from headstart.reporting import runs
 from headstart.reporting.content import draw_report
 from headstart.reporting.report import ReportContent
-from headstart.scoring.evaluation import Evaluation
 from headstart.scoring.metrics import evaluate as score
+from headstart.scoring.multi_label import AnyEvaluation, answer, evaluate_names, read_evaluation
 
 if TYPE_CHECKING:
     from headstart.learning.choosing import Candidate
@@ -48,7 +50,7 @@ class Run:
 
     path: Path
     facts: dict[str, Any]
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
 
     @property
     def classifier(self) -> Classifier:
@@ -90,6 +92,7 @@ def fit(
         find_backbone(recipe.backbone)
     with clock.measures("scan"):
         folder = data if isinstance(data, ImageFolder) else scan(data, progress=progress)
+        check_recipe(recipe, folder)
         folder, splits = split_images(folder, seed=recipe.seed, test=recipe.test, val=recipe.val)
     identity = {"recipe": recipe.to_json(), "data": runs.data_hash(folder)}
     path = runs.start_run(out, folder, identity)
@@ -153,7 +156,12 @@ def evaluate(path: str | Path, data: str | Path | ImageFolder, *, progress: Prog
     run = load(path)
     folder = data if isinstance(data, ImageFolder) else scan(data, progress=progress)
     classifier = run.classifier
-    unknown = sorted({image.label for image in folder.images} - set(classifier.class_names))
+    if folder.is_multi_label and not classifier.is_multi_label:
+        raise DataError(
+            f"Pictures of {folder.root} have several names or none, but the run answers with one for each. Expected a "
+            "manifest with one name for each picture, or a run that 'headstart fit' made of pictures with several."
+        )
+    unknown = sorted({name for image in folder.images for name in image.labels} - set(classifier.class_names))
     if unknown:
         known = ", ".join(classifier.class_names)
         raise DataError(f"The run does not know the class '{unknown[0]}'. It knows: {known}.")
@@ -166,9 +174,9 @@ def evaluate(path: str | Path, data: str | Path | ImageFolder, *, progress: Prog
     failed = [Skipped(image.name, each.error) for image, each in zip(images, predictions, strict=True) if each.error]
     if not read:
         raise DataError(f"None of the {len(images)} images could be read; the first: {failed[0].reason}.")
-    labels = np.array([classifier.class_names.index(image.label) for image, _ in read])
     rows = np.array([list(each.probabilities.values()) for _, each in read])
-    evaluation = score(labels, rows, classifier.class_names)
+    several = classifier.is_multi_label
+    evaluation = _score([image for image, _ in read], rows, classifier.class_names, is_multi_label=several)
     return Evaluated(evaluation, len(folder) - len(images), (*folder.skipped, *failed))
 
 
@@ -182,7 +190,7 @@ class Evaluated:
         skipped: files that could not be used.
     """
 
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     num_left_out: int
     skipped: tuple[Skipped, ...]
 
@@ -223,17 +231,22 @@ class Clock:
         return time.perf_counter() - self._start
 
 
-def _numbers(images: Sequence[ImageFile], folder: ImageFolder) -> Any:
-    return np.array([folder.class_names.index(image.label) for image in images])
+def _score(
+    images: Sequence[ImageFile], probabilities: Any, class_names: Sequence[str], *, is_multi_label: bool
+) -> AnyEvaluation:
+    if is_multi_label:
+        return evaluate_names(multi_hot(images, class_names), probabilities, class_names)
+    return score(class_numbers(images, class_names), probabilities, class_names)
 
 
-def _write_results(path: Path, trained: Trained) -> Evaluation:
+def _write_results(path: Path, trained: Trained) -> AnyEvaluation:
     """The model and the tables of a run, and its scores."""
     folder, test = trained.folder, trained.test_images
-    evaluation = score(_numbers(test, folder), trained.test_probabilities, folder.class_names)
+    several = folder.is_multi_label
+    evaluation = _score(test, trained.test_probabilities, folder.class_names, is_multi_label=several)
     trained.classifier.save(path)
     runs.write_split(path, folder.images, trained.splits)
-    _write_predictions(path, test, trained.test_probabilities, folder.class_names)
+    _write_predictions(path, test, trained.test_probabilities, trained.classifier)
     _write_history(path, trained.history)
     runs.write_json(path / runs.EVALUATION_FILE, evaluation.to_json())
     return evaluation
@@ -249,12 +262,14 @@ def _label_notes(folder: ImageFolder) -> tuple[str, ...]:
     return (f"The same picture has different labels {count}, so as many labels or more are wrong. The first: {first}.",)
 
 
-def _write_predictions(path: Path, images: Sequence[ImageFile], probabilities: Any, class_names: Sequence[str]) -> None:
-    columns = ("path", "split", "label", "predicted", "probability", *(f"p({name})" for name in class_names))
-    rows = [
-        (image.name, "test", image.label, class_names[row.argmax()], f"{row.max():.6g}", *(f"{p:.6g}" for p in row))
-        for image, row in zip(images, probabilities, strict=True)
-    ]
+def _write_predictions(path: Path, images: Sequence[ImageFile], probabilities: Any, classifier: Classifier) -> None:
+    names, several = classifier.class_names, classifier.is_multi_label
+    columns = ("path", "split", "label", "predicted", "probability", *(f"p({name})" for name in names))
+    rows = []
+    for image, row in zip(images, probabilities, strict=True):
+        said, probability = answer(row, names, is_multi_label=several)
+        predicted = BETWEEN_NAMES.join(said)
+        rows.append((image.name, "test", image.label, predicted, f"{probability:.6g}", *(f"{p:.6g}" for p in row)))
     runs.write_table(path / runs.PREDICTIONS_FILE, columns, rows)
 
 
@@ -300,6 +315,7 @@ def _facts(
             "head": recipe["head"],
             "fine_tuned": trained.fine_tuned,
             "class_names": list(folder.class_names),
+            **({"multi_label": True} if folder.is_multi_label else {}),
             "num_images": len(folder),
             "num_skipped": len(folder.skipped),
             "image_size": trained.candidate.image_size,
@@ -324,11 +340,11 @@ def _versions(backend: str) -> dict[str, str]:
     return {**installed, "backend": backend}
 
 
-def _read_evaluation(path: Path) -> Evaluation:
+def _read_evaluation(path: Path) -> AnyEvaluation:
     import json
 
     try:
-        return Evaluation.from_json(json.loads((path / runs.EVALUATION_FILE).read_bytes()))
+        return read_evaluation(json.loads((path / runs.EVALUATION_FILE).read_bytes()))
     except (OSError, ValueError, HeadstartError) as error:
         raise RunError(f"{path / runs.EVALUATION_FILE} is damaged: {error}") from error
 

@@ -15,12 +15,15 @@ from headstart.errors import ImageError, RunError
 from headstart.learning.model_file import load_model, save_model
 from headstart.networks.backend import keras
 from headstart.pictures.decode import decode, read
+from headstart.pictures.folder import BETWEEN_NAMES
 from headstart.progress import Progress, silent
+from headstart.scoring.multi_label import answer
 
 MODEL_FILE = "model.keras"
 LABELS_FILE = "labels.json"
 
 _BATCH_SIZE = 16
+_SEVERAL = "multi_label"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,13 @@ class Prediction:
 
     Attributes:
         path: as it was given.
-        label: the most probable class, or "" if the file cannot be read.
-        probability: of that class.
+        label: the most probable class, or "" if the file cannot be read. Where it may say several names: all that it
+            says, with "|" between, or "".
+        probability: of that class; or that all names are right, were they independent.
         probabilities: of every class by name.
         error: the reason, or "".
+        labels: what it says, as names: one, or any number of them.
+        is_multi_label: whether the classifier may say several names.
     """
 
     path: str
@@ -40,6 +46,8 @@ class Prediction:
     probability: float = 0.0
     probabilities: dict[str, float] = dataclasses.field(default_factory=dict)
     error: str = ""
+    labels: tuple[str, ...] = ()
+    is_multi_label: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +57,12 @@ class Classifier:
     Attributes:
         model: pixels (n, size, size, 3) uint8 RGB -> probabilities (n, num_classes); a plain ``keras.Model``.
         class_names: in the order of the probabilities.
+        is_multi_label: whether each probability stands for itself, so that a picture may have several names or none.
     """
 
     model: keras.Model
     class_names: tuple[str, ...]
+    is_multi_label: bool = False
 
     @property
     def image_size(self) -> int:
@@ -68,19 +78,21 @@ class Classifier:
         """
         folder = Path(path)
         try:
-            names = json.loads((folder / LABELS_FILE).read_bytes())["class_names"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            labels = json.loads((folder / LABELS_FILE).read_bytes())
+            names, several = labels["class_names"], labels.get(_SEVERAL, False) is True
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{folder / LABELS_FILE} cannot be read: expected the names of the classes.") from error
         model = load_model(folder / MODEL_FILE)
         if model.output_shape[-1] != len(names):
             raise RunError(f"{folder}: the model has {model.output_shape[-1]} classes, {LABELS_FILE} has {len(names)}.")
-        return cls(model, tuple(map(str, names)))
+        return cls(model, tuple(map(str, names)), several)
 
     def save(self, folder: Path) -> None:
         """Write the model and the names of its classes, each whole or not at all."""
         save_model(self.model, folder / MODEL_FILE)
+        labels = {"class_names": list(self.class_names), **({_SEVERAL: True} if self.is_multi_label else {})}
         with write_atomically(folder / LABELS_FILE) as file:
-            file.write(json.dumps({"class_names": list(self.class_names)}, ensure_ascii=False, indent=1).encode())
+            file.write(json.dumps(labels, ensure_ascii=False, indent=1).encode())
 
     def predict(self, paths: Sequence[str | Path], *, progress: Progress = silent) -> list[Prediction]:
         """Classify image files, in order; a file that cannot be read gets its reason and the rest go on."""
@@ -112,6 +124,6 @@ class Classifier:
             return error
 
     def _named(self, path: str, row: npt.NDArray[np.float64]) -> Prediction:
-        best = int(row.argmax())
         by_name = dict(zip(self.class_names, map(float, row), strict=True))
-        return Prediction(path, self.class_names[best], float(row[best]), by_name)
+        labels, probability = answer(row, self.class_names, is_multi_label=self.is_multi_label)
+        return Prediction(path, BETWEEN_NAMES.join(labels), probability, by_name, "", labels, self.is_multi_label)

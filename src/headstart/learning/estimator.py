@@ -21,10 +21,11 @@ from headstart.networks.weights import find_weights
 from headstart.pictures.split import unit_numbers
 from headstart.progress import silent
 from headstart.recipe import Recipe
+from headstart.scoring.multi_label import SAID_FROM
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import check_is_fitted
 except ImportError as error:
     raise MissingExtraError("HeadstartClassifier", "scikit-learn", "sklearn") from error
@@ -42,7 +43,8 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed: of the folds in which strength, size and views are chosen, and of random weights.
 
     Attributes:
-        classes_: the classes, sorted; the order of the columns of `predict_proba`.
+        classes_: the classes, sorted, or the numbers of an indicator matrix's columns; the order of the columns of
+            `predict_proba`.
         image_size_: the side in pixels that is used.
         views_: the names of the views that are averaged.
         model_: the same as a plain ``keras.Model``: pixels (n, size, size, 3) uint8 -> probabilities (n, num_classes).
@@ -74,20 +76,23 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: (n,) paths.
-            y: (n,) classes, of any type that can be sorted.
+            y: (n,) classes, of any type that can be sorted; or (n, k) of 0 and 1, where an image may have several names
+                or none (scikit-learn's multilabel indicator).
 
         Raises:
             DataError: a file cannot be read, there is one class only, or as many paths as classes there are not.
         """
         paths, y = to_paths(X), np.asarray(y)
-        if y.shape != (len(paths),):
+        several = y.ndim == 2 and y.shape[1] > 1
+        if y.shape[:1] != (len(paths),) or (y.ndim != 1 and not several):
             raise DataError(f"There are {len(paths)} paths, but the classes have the shape {y.shape}.")
         check_classification_targets(y)
-        classes, numbers = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise DataError(f"There is one class only, {classes[0]!r}; at least 2 are needed to tell apart.")
+        classes, numbers = _numbered(y, type_of_target(y))
         names = [str(number) for number in range(len(classes))]
-        images = examined(paths, [names[number] for number in numbers])
+        if several:
+            images = examined(paths, None, [tuple(names[each] for each in np.flatnonzero(row)) for row in numbers])
+        else:
+            images = examined(paths, [names[number] for number in numbers])
         self._network = (self.backbone, self.weights, self.seed)
         self._eyes_cache: Eyes | None = None
         eyes = self._eyes()
@@ -98,7 +103,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         features = all_of(eyes.look(images, candidate))
         head = fit_linear_head(
             features.values,
-            numbers.astype(np.int64),
+            numbers,
             len(classes),
             unit_numbers(images),
             seed=self.seed,
@@ -124,9 +129,11 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._head.probabilities(features.values)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
-        """(n,) paths to the (n,) most probable classes."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return np.asarray(self.classes_[best])
+        """(n,) paths to the (n,) most probable classes; or to (n, k) of 0 and 1, as it was fitted."""
+        probabilities = self.predict_proba(X)
+        if self._head.is_multi_label:
+            return (probabilities >= SAID_FROM).astype(np.int64)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
     @property
     def model_(self) -> keras.Model:
@@ -157,4 +164,21 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
+        tags.classifier_tags.multi_label = True
         return tags
+
+
+def _numbered(y: npt.NDArray[Any], kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """The classes, and the number of each image's; of an indicator matrix its columns, and the matrix.
+
+    Raises:
+        DataError: there is nothing to tell apart, or the matrix is none of 0 and 1.
+    """
+    if y.ndim == 2:
+        if kind != "multilabel-indicator":
+            raise DataError(f"Expected classes (n,), or (n, k) of 0 and 1 alone; got {y.shape}, which is {kind}.")
+        return np.arange(y.shape[1]), y.astype(np.int64)
+    classes, numbers = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(f"There is one class only, {classes[0]!r}; at least 2 are needed to tell apart.")
+    return classes, numbers.astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from headstart.errors import DataError, ImageError
 from headstart.features.extract import Features
-from headstart.pictures.folder import ImageFile
+from headstart.pictures.folder import BETWEEN_NAMES, ImageFile
 from headstart.pictures.scan import examine
 
 
@@ -26,8 +27,10 @@ def to_paths(given: Any) -> list[Path]:
     return [Path(value) for value in values]
 
 
-def examined(paths: Sequence[Path], labels: Sequence[str] | None) -> list[ImageFile]:
-    """What a scan says of files, whose order and number stay.
+def examined(
+    paths: Sequence[Path], labels: Sequence[str] | None, label_sets: Sequence[tuple[str, ...]] | None = None
+) -> list[ImageFile]:
+    """What a scan says of files, whose order and number stay; each has a label, or a set of them, or neither.
 
     Raises:
         DataError: one of them cannot be used.
@@ -36,6 +39,9 @@ def examined(paths: Sequence[Path], labels: Sequence[str] | None) -> list[ImageF
     for number, path in enumerate(paths):
         # Named by its place too, since one path may be given twice.
         image = ImageFile(path, f"{number}: {path}", labels[number] if labels else "", "")
+        if label_sets:
+            names = label_sets[number]
+            image = dataclasses.replace(image, label=BETWEEN_NAMES.join(names), label_set=names)
         try:
             images.append(examine(image))
         except ImageError as error:

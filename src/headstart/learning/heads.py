@@ -31,7 +31,8 @@ def grow_linear_head(backbone: Backbone, head: LinearHead, output: str = POOLED)
 
 def linear_layer(head: LinearHead) -> keras.layers.Layer:
     """The fitted head as a layer of Keras, from features (n, d) to probabilities (n, num_classes)."""
-    dense = keras.layers.Dense(len(head.bias), activation="softmax", name="probabilities")
+    activation = "sigmoid" if head.is_multi_label else "softmax"
+    dense = keras.layers.Dense(len(head.bias), activation=activation, name="probabilities")
     dense.build((None, len(head.kernel)))
     dense.set_weights([head.kernel, head.bias])
     return dense
@@ -51,25 +52,27 @@ def _averaged_over_views(tensor: Any, backbone: Backbone) -> Any:
     return keras.ops.mean(keras.ops.reshape(tensor, (num_views, -1, tensor.shape[-1])), axis=0)
 
 
-def flatten_head(num_classes: int) -> Callable[[Any], Any]:
+def flatten_head(num_classes: int, *, is_multi_label: bool = False) -> Callable[[Any], Any]:
     """The usual recipe's head: Flatten, Dense 256 relu, Dense softmax. Returns a function from tensor to tensor."""
-    flatten, dense = keras.layers.Flatten(name="flatten"), DenseLayers.of(num_classes)
+    flatten = keras.layers.Flatten(name="flatten")
+    dense = DenseLayers.of(num_classes, is_multi_label=is_multi_label)
     return lambda tensor: dense.grow(flatten(tensor))
 
 
 @dataclasses.dataclass(frozen=True)
 class DenseLayers:
-    """Dense 256 relu, Dense softmax."""
+    """Dense 256 relu, Dense softmax; or sigmoid, where images may be of several classes."""
 
     hidden: Any
     last: Any
 
     @staticmethod
-    def of(num_classes: int) -> DenseLayers:
+    def of(num_classes: int, *, is_multi_label: bool = False) -> DenseLayers:
         """New ones."""
+        activation = "sigmoid" if is_multi_label else "softmax"
         return DenseLayers(
             keras.layers.Dense(_HIDDEN_UNITS, activation="relu", name="hidden"),
-            keras.layers.Dense(num_classes, activation="softmax", name="probabilities"),
+            keras.layers.Dense(num_classes, activation=activation, name="probabilities"),
         )
 
     def grow(self, tensor: Any) -> Any:
@@ -83,8 +86,12 @@ class DenseLayers:
         self.hidden.set_weights([kernel, bias - mean @ kernel])
 
 
-def compile_classifier(model: keras.Model) -> None:
-    """Adam and categorical cross-entropy over one-hot labels, as in the usual recipe."""
+def compile_classifier(model: keras.Model, *, is_multi_label: bool = False) -> None:
+    """Adam and categorical cross-entropy over one-hot labels, as in the usual recipe; or binary, over 0 and 1."""
+    if is_multi_label:  # Keras would take "accuracy" for that of one class of several.
+        metric = keras.metrics.BinaryAccuracy(name="accuracy")
+        model.compile(optimizer="adam", loss="binary_crossentropy", metrics=[metric])
+        return
     model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
 
 
@@ -111,15 +118,20 @@ class TrainedHead:
 
 @dataclasses.dataclass(frozen=True)
 class LabelledFeatures:
-    """Features (n, num_views, d) and class numbers (n,)."""
+    """Features (n, num_views, d) and class numbers (n,); or (n, k) of 0 and 1, where images may have several names."""
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may be of several classes."""
+        return self.labels.ndim == 2
+
     def rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Every view as a row of its own: (n * num_views, d) and the class of each."""
         num_views = self.features.shape[1]
-        return self.features.reshape(-1, self.features.shape[2]), np.repeat(self.labels, num_views)
+        return self.features.reshape(-1, self.features.shape[2]), np.repeat(self.labels, num_views, axis=0)
 
 
 def fit_flatten_head(
@@ -136,7 +148,7 @@ def fit_flatten_head(
     The backbone is not run again: it is frozen, so what it says of an image is the same in every epoch.
     """
     keras.utils.set_random_seed(seed)
-    grow = flatten_head(num_classes)
+    grow = flatten_head(num_classes, is_multi_label=train.is_multi_label)
     model, history = _train(grow, train.rows(), val.rows(), num_classes, epochs, progress)
     return TrainedHead(grow, model, history)
 
@@ -155,7 +167,7 @@ def fit_mlp_head(
     It learns from standardised features; the standardisation is then folded into its first layer.
     """
     keras.utils.set_random_seed(seed)
-    layers = DenseLayers.of(num_classes)
+    layers = DenseLayers.of(num_classes, is_multi_label=train.is_multi_label)
     (features, labels), (val_features, val_labels) = train.rows(), val.rows()
     mean, scale = features.mean(axis=0), 1 / (features.std(axis=0) + _SMALLEST_STD)
     rows, val_rows = ((features - mean) * scale, labels), ((val_features - mean) * scale, val_labels)
@@ -170,16 +182,20 @@ def _train(
     """Rows and labels -> a trained model from rows to probabilities, and its history."""
     activations = keras.Input(train[0].shape[1:])
     model = keras.Model(activations, grow(activations))
-    compile_classifier(model)
+    several = train[1].ndim == 2
+    compile_classifier(model, is_multi_label=several)
     report = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: progress("Training the head", epoch + 1, epochs)
     )
     stop = keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)
-    one_hot = np.eye(num_classes, dtype=np.float32)
+    targets, val_targets = (
+        labels.astype(np.float32) if several else np.eye(num_classes, dtype=np.float32)[labels]
+        for labels in (train[1], val[1])
+    )
     history = model.fit(
         train[0],
-        one_hot[train[1]],
-        validation_data=(val[0], one_hot[val[1]]),
+        targets,
+        validation_data=(val[0], val_targets),
         batch_size=_BATCH_SIZE,
         epochs=epochs,
         callbacks=[stop, report],

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from headstart.learning.choosing import Candidate
 from headstart.pictures.folder import ImageFolder
+from headstart.pictures.labels import class_numbers
 from headstart.recipe import Recipe
 
 
@@ -35,8 +36,8 @@ class Job:
         return len(self.folder.class_names)
 
     def labels(self) -> npt.NDArray[np.int64]:
-        """(n,) class numbers."""
-        return np.array([self.folder.class_names.index(image.label) for image in self.folder.images])
+        """(n,) class numbers; or (n, num_classes) of 0 and 1 for multi-label data."""
+        return class_numbers(self.folder.images, self.folder.class_names)
 
     def is_in(self, *sides: str) -> npt.NDArray[np.bool_]:
         """(n,) whether each image is in one of those splits."""

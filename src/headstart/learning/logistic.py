@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, softmax
 
+from headstart.learning import multi_label
 from headstart.learning.basis import Basis
 from headstart.learning.held_out import HeldOut
 from headstart.learning.lbfgs import minimize
@@ -42,16 +43,20 @@ class LinearHead:
         bias: (num_classes,) float32.
         strength: the inverse penalty that was chosen.
         held_out: the cross-validated answers at that strength, their loss the log loss.
+        is_multi_label: whether each class is answered for by itself, so that an image may be of several or of none.
     """
 
     kernel: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
     strength: float
     held_out: HeldOut
+    is_multi_label: bool = False
 
     def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
         """(n, num_views, d) features to (n, num_classes) probabilities."""
         logits = features.mean(axis=1) @ self.kernel + self.bias
+        if self.is_multi_label:
+            return np.asarray(expit(logits.astype(np.float64)))
         return np.asarray(softmax(logits.astype(np.float64), axis=1))
 
 
@@ -85,7 +90,8 @@ def fit_linear_head(
 
     Args:
         features: (n, num_views, d) float32.
-        labels: (n,) class numbers.
+        labels: (n,) class numbers; or (n, num_classes) of 0 and 1, where images may be of several classes or of none:
+            then there is a logistic regression for each, and all share one strength.
         num_classes: of which each has at least one image.
         units: (n,) numbers; images of one unit (duplicates, a group) stay in one fold.
         seed: of the folds.
@@ -93,7 +99,8 @@ def fit_linear_head(
         restraint: what the head may not do.
     """
     basis = Basis.of(features, blocks, restraint.least_spread)
-    targets = np.eye(num_classes, dtype=np.float32)[labels]
+    several = labels.ndim == 2
+    targets = labels.astype(np.float32) if several else np.eye(num_classes, dtype=np.float32)[labels]
     folds = assign_folds(labels, units, seed=seed)
     if folds.max() == 0:
         strength, held_out = min(_FALLBACK_STRENGTH, restraint.most_strength), HeldOut.nothing()
@@ -101,16 +108,19 @@ def fit_linear_head(
         strengths = [each for each in STRENGTHS if each <= restraint.most_strength]
         strength, held_out = _cross_validate(basis, labels, targets, folds, strengths)
     every_image = np.ones((len(labels), 1))
-    solution = _solve(basis, targets, every_image, strength, None, _TOLERANCE)
+    solution = _solve(basis, targets, every_image, strength, None, _TOLERANCE, is_multi_label=several)
     kernel, bias = basis.unfold(solution[:, 0])
-    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength, held_out)
+    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength, held_out, several)
 
 
 def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
     """A fold for each image: each class dealt out evenly, no unit in two folds; all 0 where there is too little.
 
-    The number of folds is five, or as many as there are units with the class that is in the fewest.
+    The number of folds is five, or as many as there are units with the class that is in the fewest. Images of several
+    classes: see `multi_label.deal`.
     """
+    if labels.ndim == 2:
+        return multi_label.deal(labels, units, _NUM_FOLDS, seed=seed)
     representative = np.unique(units, return_index=True)[1]
     order = np.random.default_rng(seed).permutation(representative)
     order = order[np.argsort(labels[order], kind="stable")]
@@ -130,43 +140,58 @@ def _cross_validate(
     trained_on = folds[:, None] != np.arange(folds.max() + 1)
     best, least = (strengths[0], HeldOut.nothing()), np.inf
     solution, worse = None, 0
+    several = labels.ndim == 2
+    even_loss = targets.shape[1] * np.log(2) if several else np.log(targets.shape[1])
     for strength in strengths:
         # Where the loss is small its slope is small everywhere: the tolerance has to shrink with it.
-        tolerance = _TOLERANCE * min(1.0, least / np.log(targets.shape[1]))
-        solution = _solve(basis, targets, trained_on, strength, solution, tolerance)
+        tolerance = _TOLERANCE * min(1.0, least / even_loss)
+        solution = _solve(basis, targets, trained_on, strength, solution, tolerance, is_multi_label=several)
         logits = _products(solution[..., :-1], basis.rows) + solution[..., -1:]
-        losses = -log_softmax(logits, axis=0)[labels, folds, every]
+        if several:
+            held_out = multi_label.held_out(logits[:, folds, every], labels)
+        else:
+            losses = -log_softmax(logits, axis=0)[labels, folds, every]
+            held_out = HeldOut(losses, logits.argmax(axis=0)[folds, every] == labels)
         # A weaker penalty has to earn its place: far along the path the log loss is flat.
-        better = losses.mean() < least * (1 - _LEAST_GAIN)
+        better = held_out.losses.mean() < least * (1 - _LEAST_GAIN)
         worse = 0 if better else worse + 1
         if better:
-            least = float(losses.mean())
-            best = (strength, HeldOut(losses, logits.argmax(axis=0)[folds, every] == labels))
+            least = float(held_out.losses.mean())
+            best = (strength, held_out)
         if worse == _PATIENCE:
             break
     return best
 
 
 def _solve(
-    basis: Basis, targets: Matrix, trained_on: Matrix, strength: float, start: Matrix | None, tolerance: float
+    basis: Basis,
+    targets: Matrix,
+    trained_on: Matrix,
+    strength: float,
+    start: Matrix | None,
+    tolerance: float,
+    *,
+    is_multi_label: bool = False,
 ) -> Matrix:
     """Minimise cross-entropy + |weights|^2 / (2 strength) for several folds at once.
 
     Args:
         basis: of n images.
-        targets: (n, k) one-hot.
+        targets: (n, k) one-hot; or any 0 and 1.
         trained_on: (n, folds): whether a fold trains on an image.
         strength: the inverse penalty.
         start: an earlier solution to start from.
         tolerance: of the gradient, in the scaled space.
+        is_multi_label: whether each class is a problem of its own with two outcomes.
 
     Returns:
         (k, folds, r + 1), the last of each row the bias, which is not penalised.
     """
     num_images, num_classes = targets.shape
     penalty = 1 / strength
+    num_outcomes = 2 if is_multi_label else num_classes
     # The curvature along each axis, if every probability were 1 / k: scaled by it, all axes are alike.
-    evenness = (num_classes - 1) / num_classes**2
+    evenness = (num_outcomes - 1) / num_outcomes**2
     curvature = np.append(basis.axes.spread.astype(np.float64) ** 2 * evenness + penalty, num_images * evenness)
     scale = np.sqrt(curvature)
     problem = _ScaledProblem(
@@ -175,10 +200,11 @@ def _solve(
         bias_scale=float(scale[-1]),
         targets=np.ascontiguousarray(targets.T)[:, None],
         weight=np.ascontiguousarray(trained_on.T, np.float32),
+        misfit_and_error=multi_label.misfit_and_error if is_multi_label else _misfit_and_error,
     )
     shape = (num_classes, trained_on.shape[1], len(scale))
     first = np.zeros(shape) if start is None else start * scale
-    tolerance *= num_images / num_classes
+    tolerance *= num_images / num_outcomes
     found = minimize(problem.loss_and_slope, first.ravel(), tolerance=tolerance, least_gain=_LEAST_STEP * num_images)
     solution: Matrix = found.reshape(shape) / scale
     return solution
@@ -190,6 +216,17 @@ def _products(weights: Matrix, rows: Matrix) -> Matrix:
     num_classes, num_folds, rank = weights.shape
     flat = weights.reshape(num_classes * num_folds, rank).astype(np.float32) @ rows.T
     return flat.reshape(num_classes, num_folds, len(rows))
+
+
+def _misfit_and_error(logits: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:
+    """The log loss of images of one class each, and its slope; the logits are changed."""
+    logits -= logits.max(axis=0)
+    error = np.exp(logits)
+    total = error.sum(axis=0)
+    misfit = np.log(total) - (logits * targets).sum(axis=0)
+    error /= total
+    error -= targets
+    return misfit, error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +241,7 @@ class _ScaledProblem:
         bias_scale: the bias is kept multiplied by this.
         targets: (k, 1, n) one-hot.
         weight: (folds, n): 1 where a fold trains on an image, else 0.
+        misfit_and_error: logits (k, folds, n) and targets -> the loss of each image (folds, n), and its slope.
     """
 
     rows: Matrix
@@ -211,6 +249,7 @@ class _ScaledProblem:
     bias_scale: float
     targets: Matrix
     weight: Matrix
+    misfit_and_error: Callable[[Matrix, Matrix], tuple[Matrix, Matrix]]
 
     def loss_and_slope(self, flat: Matrix) -> tuple[float, Matrix]:
         """The loss and its slope at scaled weights (k, folds, r + 1), flattened."""
@@ -219,12 +258,8 @@ class _ScaledProblem:
         weights = flat.reshape(*by_fold, rank + 1)
         inner, bias = weights[..., :-1], weights[..., -1:] / self.bias_scale
         logits = _products(inner, self.rows) + bias.astype(np.float32)
-        logits -= logits.max(axis=0)
-        error = np.exp(logits)
-        total = error.sum(axis=0)
-        misfit = (np.log(total) - (logits * self.targets).sum(axis=0)) * self.weight
-        error /= total
-        error -= self.targets
+        misfit, error = self.misfit_and_error(logits, self.targets)
+        misfit *= self.weight
         error *= self.weight
         slope = np.empty_like(weights)
         decayed = self.decay * inner

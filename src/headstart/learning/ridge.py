@@ -28,7 +28,7 @@ def leave_one_out(
 
     Args:
         features: (n, num_views, d) float32.
-        labels: (n,) class numbers.
+        labels: (n,) class numbers; or (n, num_classes) of 0 and 1.
         num_classes: how many there are.
         units: (n,) numbers; images of one unit (duplicates, a group) are left out together.
         blocks: how many features each part of them has; see `Basis.of`.
@@ -65,19 +65,22 @@ class _Ridge:
     Attributes:
         axes: (n, r) the images on them, each axis of length 1.
         spread: (r,) how long they were.
-        targets: (n, k) one-hot.
+        targets: (n, k) one-hot; or any 0 and 1.
+        is_multi_label: whether an image is right where every class is.
     """
 
     axes: Matrix
     spread: Matrix
     targets: Matrix
+    is_multi_label: bool
 
     @staticmethod
     def of(features: Matrix, labels: Labels, num_classes: int, blocks: Sequence[int]) -> _Ridge:
         basis = Basis.of(features, blocks)
         spread = basis.axes.spread.astype(np.float64)
         axes = basis.rows.astype(np.float64) / np.maximum(spread, 1e-12)
-        return _Ridge(axes, spread, np.eye(num_classes)[labels])
+        several = labels.ndim == 2
+        return _Ridge(axes, spread, labels.astype(np.float64) if several else np.eye(num_classes)[labels], several)
 
     def best(self, units: Labels) -> tuple[float, HeldOut]:
         """The penalty of least error, and what is said of each image there from those of other units."""
@@ -96,7 +99,10 @@ class _Ridge:
             if len(members) > 1:
                 rest = np.eye(len(members)) * (1 + _LEAST_REST) - 1 / len(self.axes)
                 errors[members] = np.linalg.solve(rest - shrunk[members] @ self.axes[members].T, residuals[members])
-        right = (self.targets - errors).argmax(axis=1) == self.targets.argmax(axis=1)
+        if self.is_multi_label:
+            right = (np.abs(errors) < 0.5).all(axis=1)
+        else:
+            right = (self.targets - errors).argmax(axis=1) == self.targets.argmax(axis=1)
         return HeldOut((errors**2).sum(axis=1), right)
 
 

@@ -23,6 +23,7 @@ from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights
 from headstart.pictures.folder import ImageFile
+from headstart.pictures.labels import class_numbers, stratum
 from headstart.pictures.split import stratified_subset, unit_numbers
 from headstart.progress import Progress
 from headstart.recipe import Recipe, candidate_sizes
@@ -204,12 +205,12 @@ def learn(
             f"None of the {len(failed)} images that were tried can be decoded; the first is {first.name}: "
             f"{first.reason}."
         )
-    labels = np.array([class_names.index(image.label) for image in seen])
+    labels = class_numbers(seen, class_names)
     blocks = eyes.blocks(candidate)
     return Lesson(features.values, labels, len(class_names), unit_numbers(seen), blocks)
 
 
 def part_of(images: Sequence[ImageFile], count: int, seed: int) -> list[ImageFile]:
     """A part of the images, each class in proportion; the same for the same seed."""
-    chosen = stratified_subset([image.label for image in images], [image.sha256 for image in images], count, seed)
+    chosen = stratified_subset(stratum(images), [image.sha256 for image in images], count, seed)
     return [images[index] for index in chosen]

@@ -145,7 +145,7 @@ def train(
             with clock.measures("fine_tune"):
                 fitted = fine_tune(job, eyes, _frozen(job, eyes, features.values, fitted), diary)
     return Trained(
-        classifier=Classifier(fitted.model, folder.class_names),
+        classifier=Classifier(fitted.model, folder.class_names, folder.is_multi_label),
         folder=folder,
         splits=tuple(splits),
         test_images=tuple(image for image, split in zip(folder.images, splits, strict=True) if split == "test"),
@@ -171,14 +171,16 @@ def _drop_failures(
     kept = tuple(split for image, split in zip(folder.images, splits, strict=True) if image.name not in failed)
     folder = folder.without(features.failures)
     for side, words in (("train", "training"), ("test", "test")):
-        there = {image.label for image, split in zip(folder.images, kept, strict=True) if split == side}
+        there = {
+            name for image, split in zip(folder.images, kept, strict=True) if split == side for name in image.labels
+        }
         for label in folder.class_names if side == "train" else ():
             if label not in there:
                 raise DataError(
                     f"Class '{label}' has no {words} image left that can be decoded. {len(failed)} files could not be, "
                     f"the first is {features.failures[0].name}: {features.failures[0].reason}."
                 )
-        if not there:
+        if side not in kept:
             raise DataError(f"No {words} image is left that can be decoded.")
     return folder, kept
 
@@ -202,6 +204,7 @@ def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitte
     model = grow_linear_head(backbone, head, job.candidate.output)
     chosen = "was chosen by cross-validation" if len(head.held_out) else "is the default: too few images to choose"
     name, number = _NAMES[job.recipe.head]
+    name += " for each name" if head.is_multi_label else ""
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
     return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
 

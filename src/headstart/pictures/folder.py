@@ -8,6 +8,9 @@ from pathlib import Path
 
 SPLITS = ("train", "val", "test")
 
+BETWEEN_NAMES = "|"
+"""What stands between the names of a picture that has several, where they have to be one text."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageFile:
@@ -16,10 +19,11 @@ class ImageFile:
     Attributes:
         path: where the file is.
         name: its path relative to the scanned folder (or to the manifest), with forward slashes.
-        label: the name of its class.
+        label: the name of its class; where pictures have several names or none, all of them, joined by "|".
         sha256: the hash of the file's content, in hexadecimal.
         group: what must stay on one side of the split (a person, a part, a batch), where the manifest says.
         split: "train", "val" or "test" where the folders or the manifest say, else None.
+        label_set: its names, sorted, in multi-label data, where no name holds a "|"; None where each picture has one.
     """
 
     path: Path
@@ -28,6 +32,12 @@ class ImageFile:
     sha256: str
     group: str | None = None
     split: str | None = None
+    label_set: tuple[str, ...] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its names: one, or any number of them in multi-label data."""
+        return (self.label,) if self.label_set is None else self.label_set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +68,11 @@ class ImageFolder:
         """The number of usable images."""
         return len(self.images)
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a picture may have several names, or none: its manifest says so of one at least."""
+        return any(image.label_set is not None for image in self.images)
+
     def without(self, failures: Collection[Skipped]) -> ImageFolder:
         """The same folder less the files that turned out to be unusable."""
         names = {failure.name for failure in failures}
@@ -67,6 +82,8 @@ class ImageFolder:
 
     def remedy(self, label: str) -> str:
         """What to take away to be rid of a class: "photos/cat", or its rows in the manifest."""
+        if self.is_multi_label:
+            return f"the name from {self.root}"
         if self.root.is_file():
             return f"its rows from {self.root}"
         if not self.images or self.images[0].split is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headstart.errors import DataError, ImageError
 from headstart.pictures.decode import header, read, why_unreadable
-from headstart.pictures.folder import ImageFile, ImageFolder, Skipped, readable_name
+from headstart.pictures.folder import BETWEEN_NAMES, ImageFile, ImageFolder, Skipped, readable_name
 from headstart.pictures.layout import BAD_NAME, Listing, list_files
 from headstart.pictures.manifest import read_manifest
 from headstart.progress import Progress, silent
@@ -25,7 +25,7 @@ def scan(data: str | Path, *, progress: Progress = silent) -> ImageFolder:
 
     Args:
         data: a folder with one sub-folder per class; or one with train/, val/ and test/ folders of those; or a
-            manifest (.csv, .jsonl) with file_name, label and optionally split and group.
+            manifest (.csv, .jsonl, .parquet) with file_name, label and optionally split and group.
         progress: told how many files have been read.
 
     Returns:
@@ -42,7 +42,8 @@ def scan(data: str | Path, *, progress: Progress = silent) -> ImageFolder:
         class_names=listing.class_names,
         skipped=tuple(sorted(itertools.chain(*listing.skipped.values()), key=lambda each: each.name)),
     )
-    _check_classes(folder, listing.skipped)
+    several = any(image.label_set is not None for image in listing.images)
+    (_check_names if several else _check_classes)(folder, listing.skipped)
     return folder
 
 
@@ -52,11 +53,11 @@ def _list(root: Path) -> Listing:
             return list_files(root)
         if root.is_file():
             rows = read_manifest(root)
-            return Listing(root, list(rows), tuple(sorted({row.label for row in rows})))
+            return Listing(root, list(rows), tuple(sorted({name for row in rows for name in row.labels})))
         exists = root.exists()
     except OSError as error:
         raise DataError(f"{root} cannot be opened: {why_unreadable(root, error)}.") from error
-    expected = "Expected a folder with one sub-folder per class, or a manifest (.csv, .jsonl)."
+    expected = "Expected a folder with one sub-folder per class, or a manifest (.csv, .jsonl, .parquet)."
     if exists:
         raise DataError(f"{root} is neither a folder nor a regular file. {expected}")
     raise DataError(f"{readable_name(str(root))} does not exist. {expected}")
@@ -106,6 +107,21 @@ def _check_classes(folder: ImageFolder, skipped: Mapping[str, Sequence[Skipped]]
         only = folder.class_names[0]
         raise DataError(
             f"{folder.root} has one class only, '{only}'; at least 2 are needed to tell apart.{_hint(folder, only)}"
+        )
+
+
+def _check_names(folder: ImageFolder, skipped: Mapping[str, Sequence[Skipped]]) -> None:
+    """The same where pictures have several names: each is on a picture, and not all pictures have the same."""
+    usable = {name for image in folder.images for name in image.labels}
+    for name in folder.class_names:
+        if name not in usable:
+            of_name = [each for label, some in skipped.items() if name in label.split(BETWEEN_NAMES) for each in some]
+            raise DataError(_why_no_pictures(folder, name, of_name))
+    sets = {image.labels for image in folder.images}
+    if len(sets) < 2:
+        same = f"the same names, {', '.join(folder.class_names)}" if folder.class_names else "no name"
+        raise DataError(
+            f"All pictures of {folder.root} have {same}; at least 2 sets of names are needed to tell apart."
         )
 
 

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from headstart.errors import DataError
 from headstart.pictures.folder import ImageFile, ImageFolder, Skipped
+from headstart.pictures.labels import strata
 
-_NUM_ORDERS = 20  # Only groups that hold several classes can make an order fail; then the next order is tried.
+_NUM_ORDERS = 20  # Only images or groups of several classes can make an order fail; then the next order is tried.
+_NEEDED = ("test", "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,7 @@ class _Unit:
     Attributes:
         members: the indices of its images.
         key: the smallest content hash in it: its name, whatever its files are called.
-        counts: how many of its images each class has.
+        counts: how many of its images each class has, and each frequent set of names; see `strata`.
     """
 
     members: tuple[int, ...]
@@ -78,7 +80,7 @@ def assign_splits(folder: ImageFolder, *, seed: int, test: float = 0.2, val: flo
     for label in folder.class_names:
         if num_units[label] < len(pool.shares) + (not pool.pinned[label]):
             raise DataError(_too_few(folder, pool, label))
-    for index, side in _carve(folder.class_names, pool, seed).items():
+    for index, side in _carve(folder, pool, seed).items():
         for member in pool.units[index].members:
             splits[member] = side
     return tuple(splits)
@@ -169,8 +171,13 @@ def _units(images: Sequence[ImageFile]) -> tuple[_Unit, ...]:
     members: dict[tuple[str, str], list[int]] = {}
     for index, image in enumerate(images):
         members.setdefault(find(("content", image.sha256)), []).append(index)
+    counted = strata(images)
     return tuple(
-        _Unit(tuple(each), min(images[index].sha256 for index in each), Counter(images[index].label for index in each))
+        _Unit(
+            tuple(each),
+            min(images[index].sha256 for index in each),
+            Counter(name for index in each for name in counted[index]),
+        )
         for each in members.values()
     )
 
@@ -185,22 +192,40 @@ def _pool(folder: ImageFolder, shares: Mapping[str, float]) -> _Pool:
         if given == {"train"}:
             free.append(unit)
         elif "test" not in given:
-            pinned.update(image.label for image in images if image.split == "train")
+            pinned.update(name for image in images if image.split == "train" for name in image.labels)
     return _Pool(tuple(free), shares, pinned)
 
 
-def _carve(class_names: Sequence[str], pool: _Pool, seed: int) -> dict[int, str]:
-    """The side of each unit, by its index; the first of a few orders with every class on every side."""
+def _carve(folder: ImageFolder, pool: _Pool, seed: int) -> dict[int, str]:
+    """The side of each unit, by its index; the first of a few orders with every class on every side.
+
+    Where images have several names it may come to the first in which only the validation lacks some.
+    """
+    class_names = folder.class_names
+    sets = sorted(pool.num_units().keys() - set(class_names))
+    second_best = None
     for attempt in range(_NUM_ORDERS):
         hashes = [hashlib.sha256(f"{seed}:{attempt}:{unit.key}".encode()).digest() for unit in pool.units]
         order = sorted(range(len(pool.units)), key=hashes.__getitem__)
-        sides = _fill(class_names, pool, order)
-        missing = _missing_class(class_names, pool, sides)
+        sides = _fill((*class_names, *sets), pool, order)
+        missing = _missing_class(class_names, pool, sides, (*pool.shares, "train"))
         if missing is None:
             return sides
-    raise DataError(
-        f"Class '{missing}' cannot be on every side of the split, since its groups also hold images of other classes. "
-        "Use smaller groups, or give the split in the manifest."
+        if folder.is_multi_label and second_best is None and not _missing_class(class_names, pool, sides, _NEEDED):
+            second_best = sides
+    if second_best is not None:
+        return second_best
+    raise DataError(_why_not_on_every_side(folder, missing))
+
+
+def _why_not_on_every_side(folder: ImageFolder, label: str | None) -> str:
+    others = (
+        "its images also have other names" if folder.is_multi_label else "its groups also hold images of other classes"
+    )
+    remedy = "Add images with that name" if folder.is_multi_label else "Use smaller groups"
+    return (
+        f"Class '{label}' cannot be on every side of the split, since {others}. {remedy}, or give the split in the "
+        "manifest."
     )
 
 
@@ -243,16 +268,19 @@ def _take(free: Sequence[int], sizes: Mapping[int, int], room: int, most: int, *
     return taken
 
 
-def _missing_class(class_names: Sequence[str], pool: _Pool, sides: Mapping[int, str]) -> str | None:
+def _missing_class(
+    class_names: Sequence[str], pool: _Pool, sides: Mapping[int, str], wanted_sides: Sequence[str]
+) -> str | None:
+    """A class that is not on one of some sides, where that is to be filled."""
     present = {("train", label) for label in pool.pinned}
     present |= {(side, label) for index, side in sides.items() for label in pool.units[index].counts}
-    wanted = ((side, label) for label in class_names for side in (*pool.shares, "train"))
+    wanted = ((side, label) for label in class_names for side in wanted_sides if side in (*pool.shares, "train"))
     return next((label for side, label in wanted if (side, label) not in present), None)
 
 
 def _too_few(folder: ImageFolder, pool: _Pool, label: str) -> str:
     given = any(image.split for image in folder.images)
-    total = sum(image.label == label and image.split in (None, "train") for image in folder.images)
+    total = sum(label in image.labels and image.split in (None, "train") for image in folder.images)
     needed = len(pool.shares) + 1
     kind = "training image" if given else "image"
     have = f"{total} {kind}" if total == 1 else f"{total} {kind}s"

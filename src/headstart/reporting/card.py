@@ -10,8 +10,9 @@ import re
 
 import jinja2
 
-from headstart.reporting.report import ReportContent, baseline, confusions, evidence, headline
+from headstart.reporting.report import ReportContent, baseline, confusions, evidence, headline, slips
 from headstart.reporting.words import clean, points
+from headstart.scoring.multi_label import MultiLabelEvaluation
 
 MAX_CONFUSIONS = 5
 
@@ -38,6 +39,8 @@ def model_card(content: ReportContent) -> str:
         evidence=evidence(evaluation),
         baseline=baseline(evaluation),
         confusions=confusions(evaluation)[:MAX_CONFUSIONS],
+        several=isinstance(evaluation, MultiLabelEvaluation),
+        slips=slips(evaluation)[:MAX_CONFUSIONS],
         class_names=repr(list(evaluation.class_names)),
     )
 

@@ -9,16 +9,17 @@ from typing import Any
 from headstart.cache import write_atomically
 from headstart.errors import DataError, ImageError, RunError
 from headstart.pictures.decode import read, thumbnail
-from headstart.pictures.folder import SPLITS, Skipped
+from headstart.pictures.folder import BETWEEN_NAMES, SPLITS, Skipped
 from headstart.reporting.card import model_card
 from headstart.reporting.report import MAX_MISTAKES, Mistake, ReportContent, WeightsFacts, render
 from headstart.reporting.runs import CARD_FILE, PREDICTIONS_FILE, REPORT_FILE, SPLIT_FILE, read_table
-from headstart.scoring.evaluation import Evaluation
+from headstart.reporting.words import names_in_words
+from headstart.scoring.multi_label import AnyEvaluation, MultiLabelEvaluation
 
 _THUMBNAIL_PIXELS = 224
 
 
-def draw_report(path: Path, facts: dict[str, Any], evaluation: Evaluation) -> ReportContent:
+def draw_report(path: Path, facts: dict[str, Any], evaluation: AnyEvaluation) -> ReportContent:
     """Write ``report.html`` and the model card of a run.
 
     Args:
@@ -33,21 +34,23 @@ def draw_report(path: Path, facts: dict[str, Any], evaluation: Evaluation) -> Re
     return content
 
 
-def report_content(path: Path, facts: dict[str, Any], evaluation: Evaluation) -> ReportContent:
+def report_content(path: Path, facts: dict[str, Any], evaluation: AnyEvaluation) -> ReportContent:
     """Everything the report says.
 
     Raises:
         RunError: the folder's files do not hold what a run's do.
     """
+    several = isinstance(evaluation, MultiLabelEvaluation)
     try:
         return ReportContent(
             title=facts["title"],
             created=facts["created"],
             evaluation=evaluation,
-            counts=_counts(path, evaluation.class_names),
+            counts=_counts(path, evaluation.class_names, several=several),
+            totals=dict(Counter(row["split"] for row in read_table(path / SPLIT_FILE))) if several else {},
             recipe=tuple((str(label), str(value)) for label, value in facts["choices"].items()),
             weights=WeightsFacts(**facts["weights"]),
-            mistakes=_mistakes(path, Path(facts["root"])),
+            mistakes=_mistakes(path, Path(facts["root"]), several=several),
             skipped=tuple(Skipped(each["name"], each["reason"]) for each in facts["skipped"]),
             notes=tuple(facts["notes"]),
             seconds=facts["seconds"],
@@ -59,20 +62,27 @@ def report_content(path: Path, facts: dict[str, Any], evaluation: Evaluation) ->
         raise RunError(f"{path} is damaged: {error!r}.") from error
 
 
-def _counts(path: Path, class_names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    counter = Counter((row["split"], row["label"]) for row in read_table(path / SPLIT_FILE))
+def _counts(path: Path, class_names: tuple[str, ...], *, several: bool) -> dict[str, tuple[int, ...]]:
+    counter = Counter(
+        (row["split"], name)
+        for row in read_table(path / SPLIT_FILE)
+        for name in (row["label"].split(BETWEEN_NAMES) if several else (row["label"],))
+    )
     return {split: tuple(counter[split, name] for name in class_names) for split in SPLITS}
 
 
-def _mistakes(path: Path, root: Path) -> tuple[Mistake, ...]:
+def _mistakes(path: Path, root: Path, *, several: bool) -> tuple[Mistake, ...]:
+    def in_words(label: str) -> str:
+        return names_in_words(label.split(BETWEEN_NAMES) if label else ()) if several else label
+
     rows = [row for row in read_table(path / PREDICTIONS_FILE) if row["label"] != row["predicted"]]
     wrong = sorted(rows, key=lambda row: -float(row["probability"]))
     folder = root if root.is_dir() else root.parent
     return tuple(
         Mistake(
             row["path"],
-            row["label"],
-            row["predicted"],
+            in_words(row["label"]),
+            in_words(row["predicted"]),
             float(row["probability"]),
             _thumbnail(folder / row["path"]) if number < MAX_MISTAKES else None,
         )

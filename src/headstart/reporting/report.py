@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from headstart.pictures.folder import Skipped
 from headstart.reporting.page import page_environment
-from headstart.reporting.words import clean, points
-from headstart.scoring.evaluation import ClassScore, Evaluation
+from headstart.reporting.words import clean, names_in_words, points
+from headstart.scoring.evaluation import ClassScore
 from headstart.scoring.intervals import wilson
+from headstart.scoring.multi_label import AnyEvaluation, MultiLabelEvaluation
 
 MAX_MISTAKES = 24
 MAX_SKIPPED = 50
@@ -47,9 +48,9 @@ class Mistake:
 
     Attributes:
         name: the file's name, relative to the data.
-        true_label: the class that it is labelled as.
-        predicted_label: the class that the model said.
-        probability: what the model gave to the class it said, 0 to 1.
+        true_label: the class that it is labelled as; of several names, all of them.
+        predicted_label: the class that the model said; likewise.
+        probability: what the model gave to the class it said, 0 to 1; or to all its names being right.
         thumbnail_jpeg: a small JPEG of it, or None when the picture can no longer be read.
     """
 
@@ -69,6 +70,7 @@ class ReportContent:
         created: when, as it should be shown, such as "2025-03-01 14:05".
         evaluation: the scores on the test pictures, which were never used in training.
         counts: for each split, how many pictures each class has, in the order of `evaluation.class_names`.
+        totals: for each split, how many pictures there are, where one may have several names; else empty.
         recipe: what was chosen, as (label, value) pairs.
         weights: where the backbone's weights come from.
         mistakes: wrong answers on test pictures; the most confident `MAX_MISTAKES` are shown.
@@ -82,7 +84,7 @@ class ReportContent:
 
     title: str
     created: str
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     counts: Mapping[str, tuple[int, ...]]
     recipe: tuple[tuple[str, str], ...]
     weights: WeightsFacts
@@ -93,6 +95,7 @@ class ReportContent:
     self_check: str = ""
     head_note: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
 
 
 def render(content: ReportContent) -> str:
@@ -100,16 +103,20 @@ def render(content: ReportContent) -> str:
     environment = page_environment()
     environment.filters.update(percent_of=_percent_of, data_uri=_data_uri)
     evaluation = content.evaluation
+    several = isinstance(evaluation, MultiLabelEvaluation)
     steps = {step: spent for step, spent in content.seconds.items() if step != "total"}
     return environment.get_template("report.html.j2").render(
         content=content,
         evaluation=evaluation,
         baseline=baseline(evaluation),
         calibration=calibration(evaluation),
-        even_log_loss=math.log(len(evaluation.class_names)),
+        several=several,
+        slips=slips(evaluation)[:MAX_CONFUSIONS],
+        always=names_in_words(majority(evaluation)),
+        even_log_loss=math.log(2 if several else len(evaluation.class_names)),
         confusions=confusions(evaluation)[:MAX_CONFUSIONS],
         tints=[[_tint(row, column, counts) for column in range(len(counts))] for row, counts in _rows(evaluation)],
-        whiskers=[wilson(round(each.accuracy * each.num_images), each.num_images) for each in evaluation.reliability],
+        whiskers=_whiskers(evaluation),
         num_wrong=evaluation.num_images - evaluation.num_right,
         mistakes=sorted(content.mistakes, key=lambda each: -each.probability)[:MAX_MISTAKES],
         skipped=content.skipped[:MAX_SKIPPED],
@@ -130,37 +137,56 @@ def plain_text(content: ReportContent) -> str:
         lines.append(
             f"These are the {len(classes)} worst of {len(evaluation.classes)} classes; the report has the rest."
         )
-    confused = confusions(evaluation)[:MAX_CONFUSIONS]
-    lines += ["", "Most often confused:" if confused else "No mistakes on the test pictures."]
-    short = {name: _shortened(clean(name), 28) for name in evaluation.class_names}
-    lines += [f"  {count} × “{short[true]}” taken for “{short[said]}”" for true, said, count in confused]
+    lines += ["", *_most_often_wrong(evaluation)]
     if content.skipped:
         lines += ["", f"Files left out because they could not be used: {len(content.skipped)} (listed in the report)."]
     lines += ["", *(f"Note: {clean(note)}" for note in content.notes)] if content.notes else []
     return "\n".join(lines) + "\n"
 
 
-def headline(evaluation: Evaluation) -> str:
+def _most_often_wrong(evaluation: AnyEvaluation) -> list[str]:
+    short = {name: _shortened(clean(name), 28) for name in evaluation.class_names}
+    if isinstance(evaluation, MultiLabelEvaluation):
+        wrong = [f"  {count} × “{short[name]}” {how}" for name, how, count in slips(evaluation)]
+        first = "Most often wrong:"
+    else:
+        wrong = [
+            f"  {count} × “{short[true]}” taken for “{short[said]}”" for true, said, count in confusions(evaluation)
+        ]
+        first = "Most often confused:"
+    return [first, *wrong[:MAX_CONFUSIONS]] if wrong else ["No mistakes on the test pictures."]
+
+
+def headline(evaluation: AnyEvaluation) -> str:
     """Say the accuracy and its interval in plain words."""
+    right = "have every name right" if isinstance(evaluation, MultiLabelEvaluation) else "right"
     return (
-        f"{points(evaluation.accuracy)} of 100 new pictures right "
+        f"{points(evaluation.accuracy)} of 100 new pictures {right} "
         f"(95 % interval {points(evaluation.accuracy_low)} to {points(evaluation.accuracy_high)})"
     )
 
 
-def evidence(evaluation: Evaluation) -> str:
+def evidence(evaluation: AnyEvaluation) -> str:
     """Say what the headline rests on."""
-    return (
-        f"Measured on {evaluation.num_images:,} test pictures that were never used in training: "
-        f"{evaluation.num_right:,} right, {evaluation.num_images - evaluation.num_right:,} wrong."
-    )
+    measured = f"Measured on {evaluation.num_images:,} test pictures that were never used in training: "
+    num_wrong = evaluation.num_images - evaluation.num_right
+    if isinstance(evaluation, MultiLabelEvaluation):
+        return (
+            f"{measured}{evaluation.num_right:,} have every name right, {num_wrong:,} not. Name by name, "
+            f"{points(evaluation.hamming_accuracy)} of 100 answers are right."
+        )
+    return f"{measured}{evaluation.num_right:,} right, {num_wrong:,} wrong."
 
 
-def baseline(evaluation: Evaluation) -> str:
+def majority(evaluation: AnyEvaluation) -> tuple[str, ...]:
+    """The most common class, or set of names."""
+    return evaluation.majority_names if isinstance(evaluation, MultiLabelEvaluation) else (evaluation.majority_class,)
+
+
+def baseline(evaluation: AnyEvaluation) -> str:
     """Compare with always answering the most common class, and say whether the difference can be relied on."""
-    always = (
-        f"Always answering “{clean(evaluation.majority_class)}” would get {points(evaluation.majority_accuracy)} right"
-    )
+    common = clean(names_in_words(majority(evaluation)))
+    always = f"Always answering “{common}” would get {points(evaluation.majority_accuracy)} right"
     if evaluation.accuracy_low > evaluation.majority_accuracy:
         return f"{always}; the classifier is clearly better than that."
     if evaluation.accuracy_high < evaluation.majority_accuracy:
@@ -168,21 +194,26 @@ def baseline(evaluation: Evaluation) -> str:
     return f"{always}; on this many pictures the classifier cannot be told from that."
 
 
-def calibration(evaluation: Evaluation) -> str:
+def calibration(evaluation: AnyEvaluation) -> str:
     """Say which way the stated confidence errs, if any."""
-    confidence = sum(each.confidence * each.num_images for each in evaluation.reliability) / evaluation.num_images
-    said = f"On average it was {points(confidence)} % sure and {points(evaluation.accuracy)} % right"
-    if abs(confidence - evaluation.accuracy) < 0.005:
+    num_answers = sum(each.num_images for each in evaluation.reliability)
+    confidence = sum(each.confidence * each.num_images for each in evaluation.reliability) / num_answers
+    accuracy, low, high = evaluation.accuracy, evaluation.accuracy_low, evaluation.accuracy_high
+    if isinstance(evaluation, MultiLabelEvaluation):  # Of answers; those on one picture are not independent.
+        accuracy = evaluation.hamming_accuracy
+        low, high = wilson(accuracy * evaluation.num_images, evaluation.num_images)
+    said = f"On average it was {points(confidence)} % sure and {points(accuracy)} % right"
+    if abs(confidence - accuracy) < 0.005:
         return f"{said}, as it should be."
-    if evaluation.accuracy_low <= confidence <= evaluation.accuracy_high:
+    if low <= confidence <= high:
         return f"{said}; on this many pictures that difference may be chance."
-    if confidence > evaluation.accuracy:
+    if confidence > accuracy:
         return f"{said}: it is surer than it should be."
     return f"{said}: it is right more often than it claims."
 
 
-def confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
-    """List (true class, predicted class, how often), most often first, right answers left out."""
+def confusions(evaluation: AnyEvaluation) -> list[tuple[str, str, int]]:
+    """List (true class, predicted class, how often), most often first; none where a picture may have several names."""
     names = evaluation.class_names
     wrong = [
         (names[row], names[column], count)
@@ -193,8 +224,28 @@ def confusions(evaluation: Evaluation) -> list[tuple[str, str, int]]:
     return sorted(wrong, key=lambda each: -each[2])
 
 
-def _rows(evaluation: Evaluation) -> enumerate[tuple[int, ...]]:
-    return enumerate(evaluation.confusion)
+def slips(evaluation: AnyEvaluation) -> list[tuple[str, str, int]]:
+    """List (name, how it is wrong, how often), most often first; none where a picture has one name."""
+    if not isinstance(evaluation, MultiLabelEvaluation):
+        return []
+    wrong = [
+        (name, how, count)
+        for name, ((_, said), (missed, _)) in zip(evaluation.class_names, evaluation.confusions, strict=True)
+        for how, count in (("missed", missed), ("said wrongly", said))
+        if count
+    ]
+    return sorted(wrong, key=lambda each: -each[2])
+
+
+def _whiskers(evaluation: AnyEvaluation) -> list[tuple[float, float]]:
+    """The interval of each dot; answers on the names of one picture count together as one."""
+    together = len(evaluation.class_names) if isinstance(evaluation, MultiLabelEvaluation) else 1
+    counts = [(round(each.accuracy * each.num_images), each.num_images) for each in evaluation.reliability]
+    return [wilson(right / together, total / together) for right, total in counts]
+
+
+def _rows(evaluation: AnyEvaluation) -> enumerate[tuple[int, ...]]:
+    return enumerate(() if isinstance(evaluation, MultiLabelEvaluation) else evaluation.confusion)
 
 
 def _tint(row: int, column: int, counts: tuple[int, ...]) -> float:

@@ -38,7 +38,15 @@ _NEEDED = (RUN_FILE, SPLIT_FILE, EVALUATION_FILE, PREDICTIONS_FILE)
 
 def data_hash(folder: ImageFolder) -> str:
     """A hash of the contents, labels, groups and splits of the images, whatever the files are called."""
-    facts = sorted((image.sha256, image.label, image.group or "", image.split or "") for image in folder.images)
+    facts = sorted(
+        (
+            image.sha256,
+            image.label if image.label_set is None else image.label_set,
+            image.group or "",
+            image.split or "",
+        )
+        for image in folder.images
+    )
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

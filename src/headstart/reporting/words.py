@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Control characters, line and paragraph separators, marks that reorder text, lone surrogates (undecodable file names).
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -22,6 +23,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def names_in_words(names: Iterable[str]) -> str:
+    """Write the names of a picture that may have several, or none."""
+    return ", ".join(names) or "none of the names"
 
 
 def clean(text: str) -> str:

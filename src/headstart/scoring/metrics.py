@@ -43,9 +43,12 @@ def evaluate(labels: Integers, probabilities: Floats, class_names: Sequence[str]
     num_classes = len(class_names)
     confusion = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     confusion = confusion.reshape(num_classes, num_classes)
-    classes = tuple(_class_score(name, confusion, index) for index, name in enumerate(class_names))
+    classes = tuple(
+        class_score(name, int(confusion[index, index]), int(confusion[index].sum()), int(confusion[:, index].sum()))
+        for index, name in enumerate(class_names)
+    )
     occurs = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    reliability = _reliability(probabilities.max(axis=1), predicted == labels)
+    reliability = reliability_bins(probabilities.max(axis=1), predicted == labels)
     num_images, num_right = len(labels), int(confusion.trace())
     accuracy_low, accuracy_high = wilson(num_right, num_images)
     return Evaluation(
@@ -108,10 +111,8 @@ def _checked_rows(probabilities: Floats) -> Floats:
     return probabilities.clip(0.0, 1.0)
 
 
-def _class_score(name: str, confusion: Integers, index: int) -> ClassScore:
-    """Score one class from the confusion matrix (k, k), rows true."""
-    num_right = int(confusion[index, index])
-    num_images, num_said = int(confusion[index].sum()), int(confusion[:, index].sum())
+def class_score(name: str, num_right: int, num_images: int, num_said: int) -> ClassScore:
+    """Score one class from how many of its images were called so, how many there are, and how often it was said."""
     recall_low, recall_high = wilson(num_right, num_images)
     return ClassScore(
         name=name,
@@ -130,7 +131,7 @@ def _log_loss(labels: Integers, probabilities: Floats) -> float:
     return max(0.0, float(-np.log(of_label.clip(SMALLEST_PROBABILITY, 1.0)).mean()))
 
 
-def _reliability(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+def reliability_bins(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
     """Sort answers into 15 equal-width bins (low, high] of their confidence, both (n,).
 
     Source: Guo, Pleiss, Sun and Weinberger (2017), "On calibration of modern neural networks", section 2.
