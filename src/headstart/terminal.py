@@ -258,8 +258,11 @@ def show_predictions(predictions: Sequence[Prediction]) -> None:
     from headstart.reporting.words import clean
 
     for each in predictions:
-        label = "(none)" if each.is_multi_label and not each.labels else clean(each.label)
-        said = f"error: {clean(each.error)}" if each.error else f"{label}\t{each.probability:.1%}"
+        if each.error:
+            said = f"error: {clean(each.error)}"
+        else:
+            none = each.is_multi_label and not each.labels
+            said = f"{'(none)' if none else clean(each.label)}\t{each.probability:.1%}"
         sys.stdout.write(f"{clean(each.path)}\t{said}\n")
 
 

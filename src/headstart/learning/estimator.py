@@ -89,10 +89,12 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         classes, numbers = _numbered(y, type_of_target(y))
         names = [str(number) for number in range(len(classes))]
-        if several:
-            images = examined(paths, None, [tuple(names[each] for each in np.flatnonzero(row)) for row in numbers])
-        else:
-            images = examined(paths, [names[number] for number in numbers])
+        images = examined(
+            paths,
+            [tuple(names[each] for each in np.flatnonzero(row)) for row in numbers]
+            if several
+            else [names[each] for each in numbers],
+        )
         self._network = (self.backbone, self.weights, self.seed)
         self._eyes_cache: Eyes | None = None
         eyes = self._eyes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,7 @@ def to_paths(given: Any) -> list[Path]:
     return [Path(value) for value in values]
 
 
-def examined(
-    paths: Sequence[Path], labels: Sequence[str] | None, label_sets: Sequence[tuple[str, ...]] | None = None
-) -> list[ImageFile]:
+def examined(paths: Sequence[Path], labels: Sequence[str | tuple[str, ...]] | None) -> list[ImageFile]:
     """What a scan says of files, whose order and number stay; each has a label, or a set of them, or neither.
 
     Raises:
@@ -38,10 +35,10 @@ def examined(
     images = []
     for number, path in enumerate(paths):
         # Named by its place too, since one path may be given twice.
-        image = ImageFile(path, f"{number}: {path}", labels[number] if labels else "", "")
-        if label_sets:
-            names = label_sets[number]
-            image = dataclasses.replace(image, label=BETWEEN_NAMES.join(names), label_set=names)
+        label = labels[number] if labels else ""
+        several = None if isinstance(label, str) else label
+        joined = label if isinstance(label, str) else BETWEEN_NAMES.join(label)
+        image = ImageFile(path, f"{number}: {path}", joined, "", label_set=several)
         try:
             images.append(examine(image))
         except ImageError as error:
