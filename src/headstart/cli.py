@@ -103,6 +103,10 @@ def fit(
     views: Annotated[
         str, typer.Option(help="one, flips (average with mirror images), many (flips at two scales), auto (chosen).")
     ] = "auto",
+    class_weights: Annotated[
+        str,
+        typer.Option(help="off, balanced (each class counts alike), auto (if unbalanced, tried in the linear head)."),
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
     epochs: Annotated[
         int, typer.Option(help="At most, of a head that is trained in epochs, or of a step of tuning.")
@@ -116,7 +120,8 @@ def fit(
     with terminal.bar() as progress:
         run = workflow.fit(
             data, out=out, progress=progress, tell=terminal.show_epoch, backbone=backbone, weights=weights, head=head,
-            fine_tune=fine_tune, image_size=image_size, views=views, seed=seed, epochs=epochs,
+            fine_tune=fine_tune, image_size=image_size, views=views, class_weights=class_weights, seed=seed,
+            epochs=epochs,
         )  # fmt: skip
     _show_run(run, as_json)
 

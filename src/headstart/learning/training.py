@@ -14,6 +14,7 @@ import numpy.typing as npt
 from headstart.errors import DataError, RunError
 from headstart.features.extract import Features
 from headstart.learning.choosing import Candidate
+from headstart.learning.class_weights import ClassWeights
 from headstart.learning.classifier import Classifier
 from headstart.learning.fine_tuning import RESTRAINT, Frozen, fine_tune
 from headstart.learning.heads import (
@@ -26,10 +27,10 @@ from headstart.learning.heads import (
 )
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
-from headstart.learning.logistic import FREE, LinearHead, Restraint, fit_linear_head
-from headstart.learning.nearest import fit_nearest_head
-from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
+from headstart.learning.logistic import FREE, LinearHead, Restraint
+from headstart.learning.seeing import Clock, Eyes, Lesson, choose_how_to_see
 from headstart.learning.tuning import Diary
+from headstart.learning.weighing import Weighed
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
 from headstart.networks.rows import BackboneSpec
@@ -188,7 +189,16 @@ def _fit_in_epochs(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fit
     labels, recipe = job.labels(), job.recipe
     train, val = (LabelledFeatures(values[job.is_in(side)], labels[job.is_in(side)]) for side in ("train", "val"))
     fit, grow = (fit_flatten_head, grow_flatten_head) if recipe.head == "flatten" else (fit_mlp_head, grow_mlp_head)
-    head = fit(train, val, job.num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=eyes.progress)
+    is_balanced = recipe.class_weights == "balanced"
+    head = fit(
+        train,
+        val,
+        job.num_classes,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        class_weights=ClassWeights.balanced(train.labels, job.num_classes) if is_balanced else None,
+        progress=eyes.progress,
+    )
     best = min(head.history, key=lambda row: row["val_loss"])
     note = f"Trained for {len(head.history)} epochs; the weights are those of epoch {best['epoch']}."
     model = grow(eyes.plan(job.candidate.image_size).build(job.candidate.views), head, job.candidate.output)
@@ -197,12 +207,14 @@ def _fit_in_epochs(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fit
 
 def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitted:
     """A linear head; its one number is cross-validated, so it learns from the validation images too."""
-    head = _linear_head(job, eyes, values, "train", "val")
+    weighed = _weighed_head(job, _lesson(job, eyes, values, "train", "val"))
+    head = weighed.head
     backbone = eyes.plan(job.candidate.image_size).build(job.candidate.views)
     model = grow_linear_head(backbone, head, job.candidate.output)
     chosen = "was chosen by cross-validation" if len(head.held_out) else "is the default: too few images to choose"
     name, number = _NAMES[job.recipe.head]
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
+    note = " ".join(filter(None, (note, weighed.sentence)))
     return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
 
 
@@ -219,14 +231,24 @@ def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitte
 def _linear_head(
     job: Job, eyes: Eyes, values: npt.NDArray[np.float32], *sides: str, restraint: Restraint = FREE
 ) -> LinearHead:
+    lesson = _lesson(job, eyes, values, *sides)
+    if job.recipe.head == "nearest":
+        return lesson.nearest_head(job.recipe.seed)
+    return lesson.linear_head(job.recipe.seed, restraint)
+
+
+def _weighed_head(job: Job, lesson: Lesson) -> Weighed:
+    recipe = job.recipe
+    if recipe.head == "nearest":  # Each class has one mean, however many images it has: that is balanced.
+        return Weighed(lesson.nearest_head(recipe.seed))
+    # Tuning goes on from a head that is not weighed, and has to beat the same kind.
+    return lesson.weighed_head(recipe.class_weights if recipe.fine_tune == "off" else "off", recipe.seed)
+
+
+def _lesson(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], *sides: str) -> Lesson:
     learns = job.is_in(*sides)
     units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
-    labels, blocks, seed = job.labels()[learns], eyes.blocks(job.candidate), job.recipe.seed
-    if job.recipe.head == "nearest":
-        return fit_nearest_head(values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks)
-    return fit_linear_head(
-        values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks, restraint=restraint
-    )
+    return Lesson(values[learns], job.labels()[learns], job.num_classes, units, eyes.blocks(job.candidate))
 
 
 def _weights_facts(weights: Weights, fingerprint: str) -> dict[str, str]:
@@ -243,6 +265,12 @@ def _notes(weights: Weights, recipe: Recipe, candidate: Candidate) -> tuple[str,
     notes = []
     if weights.path is None:
         notes.append("The backbone's weights are random (--weights none): nothing was transferred, expect little.")
+    if recipe.class_weights == "balanced" and recipe.head != "nearest":
+        notes.append(
+            "Each class counted alike in training, however many images it has (--class-weights balanced): the "
+            "probabilities are what they would be if all classes were equally common, so those of rare classes are "
+            "higher than they come true here."
+        )
     if recipe.image_size is not None and candidate.image_size != recipe.image_size:
         notes.append(
             f"Images are {candidate.image_size} pixels instead of {recipe.image_size}: these weights are exact only at "
