@@ -13,7 +13,7 @@ from headstart import comparing
 from headstart.cli import run as run_cli
 from headstart.errors import DataError, RunError, UnknownNameError, WeightsError
 from headstart.features import feature_pass
-from headstart.learning import racing
+from headstart.learning import pacing, racing
 from headstart.networks.catalogue import choose_backbones, find_backbone
 from headstart.pictures.scan import scan
 from headstart.pictures.split import split_images
@@ -160,6 +160,30 @@ def test_a_budget_that_is_used_up_ranks_what_is_known(photos, tmp_path, monkeypa
     assert [each.backbone for each in found.comparison.ranking] == ["MobileNetV2"]
     assert "time was used up" in found.comparison.notes[0]
     assert "MobileNet" in found.comparison.left_out
+
+
+def test_a_budget_is_kept_for_the_leader_where_it_does_not_suffice_for_all(photos, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Budget, "left", lambda _: 15.0 if told else 100.0)
+    monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(10.0, 10.0))
+    found = headstart.compare(photos, out=tmp_path / "out", budget=1, tell=told.append, **CHOICES)
+    assert [(each.backbone, each.is_finalist) for each in found.comparison.ranking] == [("MobileNetV2", True)]
+    assert len(told) == 2, "on the first rung and on the last"
+    reason = "the time was kept for judging the best of the others on more images"
+    assert found.comparison.left_out == {"MobileNet": reason}
+    assert found.comparison.notes[0] == (
+        "The time did not suffice for every network: some of it was kept for judging the best on more images."
+    )
+    assert reason in (found.path / "report.html").read_text()
+
+
+def test_a_budget_too_small_for_larger_images_leaves_them_out(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.learning.seeing.candidate_sizes", lambda _: (33, 49))
+    monkeypatch.setattr(Budget, "left", lambda _: 5.0)
+    monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(4.0, 0.0))
+    found = headstart.compare(photos, backbones="MobileNetV2", weights="none", out=tmp_path / "out", budget=1)
+    assert found.best.image_size == 33
+    assert found.comparison.notes[0] == "There was no time to try larger images."
 
 
 def test_a_budget_stops_work_that_reports():
