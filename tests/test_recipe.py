@@ -44,6 +44,18 @@ def test_sizes_that_are_not(size):
             "--class-weights balanced is for a network that stays frozen: fine-tuning counts each image like any other. "
             "Leave out one of --class-weights and --fine-tune.",
         ),
+        (
+            {"ensemble": True, "backbone": "VGG16"},
+            "--ensemble takes the two best networks of a comparison; got --backbone VGG16. Use --backbone auto with it.",
+        ),
+        (
+            {"ensemble": True, "backbone": "auto", "head": "mlp"},
+            "--ensemble puts a linear head on two networks; got --head mlp. Leave out one.",
+        ),
+        (
+            {"ensemble": True, "backbone": "auto", "fine_tune": "auto"},
+            "--ensemble is for networks that stay frozen; got --fine-tune auto. Leave out one.",
+        ),
         ({"views": "several"}, "--views must be one of auto, one, flips, many; got 'several'."),
     ],
 )

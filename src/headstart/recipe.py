@@ -33,6 +33,8 @@ class Recipe:
         head: "linear" (logistic regression), "nearest" (class mean), "mlp" (Dense 256 on pooled features) or "flatten"
             (Dense 256 on the activations of the last stage).
         image_size: the side in pixels, or None: chosen on the training images.
+        ensemble: whether the two best of a comparison may see together, if that is surely better than one: for
+            "auto" as the backbone.
         fine_tune: "off" (the network stays frozen), "auto" (opened stage by stage, as far as it helps), the name of the
             lowest stage that learns, or "all".
         views: "one" (each image as it is), "flips" (averaged with its mirror images), "many" (the same at two scales,
@@ -49,6 +51,7 @@ class Recipe:
     backbone: str = "MobileNetV2"
     weights: str = "auto"
     head: str = "linear"
+    ensemble: bool = False
     fine_tune: str = "off"
     image_size: int | None = None
     views: str = "auto"
@@ -83,10 +86,25 @@ class Recipe:
             )
         if self.fine_tune != "off" and self.views == "many":
             raise DataError("A network is fine-tuned at one scale: use --views flips, or leave it out.")
+        if self.ensemble:
+            self._check_ensemble()
         if self.fine_tune != "off" and self.class_weights == "balanced":
             raise DataError(
                 "--class-weights balanced is for a network that stays frozen: fine-tuning counts each image like any "
                 "other. Leave out one of --class-weights and --fine-tune."
+            )
+
+    def _check_ensemble(self) -> None:
+        if self.backbone != "auto":
+            raise DataError(
+                f"--ensemble takes the two best networks of a comparison; got --backbone {self.backbone}. Use "
+                "--backbone auto with it."
+            )
+        if self.head != "linear":
+            raise DataError(f"--ensemble puts a linear head on two networks; got --head {self.head}. Leave out one.")
+        if self.fine_tune != "off":
+            raise DataError(
+                f"--ensemble is for networks that stay frozen; got --fine-tune {self.fine_tune}. Leave out one."
             )
 
     def to_json(self) -> dict[str, Any]:

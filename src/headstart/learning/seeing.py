@@ -130,10 +130,12 @@ class Eyes:
             self._extractors[size, output] = Extractor(self.plan(size), output)
         return self._extractors[size, output]
 
-    def counts(self, images: Sequence[ImageFile]) -> dict[str, Any]:
-        """How many of some images were computed and how many were there, and how fast."""
-        computed = sum(image.name in self._computed for image in images)
-        speed = self._num_passes / self._seconds if self._seconds else 0.0
+    def counts(self, images: Sequence[ImageFile], *others: Eyes) -> dict[str, Any]:
+        """How many of some images were computed, by this network or others, how many were there, and how fast."""
+        every = (self, *others)
+        computed = sum(any(image.name in each._computed for each in every) for image in images)
+        seconds = sum(each._seconds for each in every)
+        speed = sum(each._num_passes for each in every) / seconds if seconds else 0.0
         return {"computed": computed, "reused": len(images) - computed, "images_per_second": round(speed, 1)}
 
 

@@ -28,16 +28,15 @@ from headstart.learning.heads import (
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.logistic import FREE, LinearHead, Restraint
-from headstart.learning.seeing import Clock, Eyes, Lesson, choose_how_to_see
+from headstart.learning.pairing import Alone, join
+from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
 from headstart.learning.tuning import Diary
-from headstart.learning.weighing import Weighed
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
 from headstart.networks.rows import BackboneSpec
-from headstart.networks.weights import Weights, find_weights
+from headstart.networks.weights import find_weights
 from headstart.pictures.decode import decode, read
 from headstart.pictures.folder import ImageFile, ImageFolder
-from headstart.pictures.split import unit_numbers
 from headstart.progress import Progress
 from headstart.recipe import Recipe
 
@@ -60,6 +59,8 @@ class Trained:
         candidate: how the images are seen.
         spec_name: the backbone's name.
         weights: source, sha256, licence and note of the weights.
+        networks: that one, and the one that sees with it if there is one: of each the backbone, the source, sha256 and
+            licence of its weights, and their fingerprint.
         fingerprint: the hash of the backbone's weights as loaded.
         feature_counts: computed, reused, images_per_second.
         history: one row per epoch, if the head was trained in epochs.
@@ -77,6 +78,7 @@ class Trained:
     candidate: Candidate
     spec_name: str
     weights: dict[str, str]
+    networks: tuple[dict[str, str], ...]
     fingerprint: str
     feature_counts: dict[str, Any]
     history: tuple[dict[str, float], ...]
@@ -110,7 +112,7 @@ class Trained:
 def train(
     folder: ImageFolder,
     splits: Sequence[str],
-    spec: BackboneSpec,
+    specs: Sequence[BackboneSpec],
     recipe: Recipe,
     clock: Clock,
     progress: Progress,
@@ -123,15 +125,17 @@ def train(
     Args:
         folder: the images.
         splits: of each of them.
-        spec: the network.
+        specs: the network; and another that may see with it.
         recipe: what was asked for.
         clock: counts the seconds of each step.
         progress: told how far it is.
         diary: of fine-tuning.
     """
-    weights = find_weights(spec, recipe.weights, progress=progress)
+    weights = [find_weights(spec, recipe.weights, progress=progress) for spec in specs]
     keras.utils.set_random_seed(recipe.seed)
-    eyes = Eyes(spec, weights, recipe.seed, clock, progress)
+    eyes, *partners = (
+        Eyes(spec, found, recipe.seed, clock, progress) for spec, found in zip(specs, weights, strict=True)
+    )
     with clock.measures("head"):
         pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
         choice = choose_how_to_see(pool, folder.class_names, eyes, recipe)
@@ -145,21 +149,24 @@ def train(
         if recipe.fine_tune != "off":
             with clock.measures("fine_tune"):
                 fitted = fine_tune(job, eyes, _frozen(job, eyes, features.values, fitted), diary)
+        joined = join(job, eyes, partners, Alone(fitted, choice.sentence))
+        fitted = joined.fitted
     return Trained(
         classifier=Classifier(fitted.model, folder.class_names),
         folder=folder,
         splits=tuple(splits),
         test_images=tuple(image for image, split in zip(folder.images, splits, strict=True) if split == "test"),
         test_probabilities=fitted.test_probabilities,
-        candidate=choice.candidate,
-        spec_name=spec.name,
-        weights=_weights_facts(weights, eyes.fingerprint),
+        candidate=joined.candidate,
+        spec_name=eyes.spec.name,
+        weights=_weights_facts(eyes),
+        networks=tuple(_network_facts(each) for each in joined.sees),
         fingerprint=eyes.fingerprint,
-        feature_counts=eyes.counts(folder.images),
+        feature_counts=eyes.counts(folder.images, *partners),
         history=fitted.history,
-        head_note=" ".join(filter(None, (fitted.note, choice.sentence))),
+        head_note=joined.note,
         fine_tuned=fitted.fine_tuned,
-        notes=_notes(weights, recipe, choice.candidate),
+        notes=_notes(joined.sees, recipe, joined.candidate),
         backend=f"{keras.backend.backend()}, features by {engine_name()}",
     )
 
@@ -207,7 +214,7 @@ def _fit_in_epochs(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fit
 
 def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitted:
     """A linear head; its one number is cross-validated, so it learns from the validation images too."""
-    weighed = _weighed_head(job, _lesson(job, eyes, values, "train", "val"))
+    weighed = job.weighed_head(job.lesson(values, eyes.blocks(job.candidate), "train", "val"))
     head = weighed.head
     backbone = eyes.plan(job.candidate.image_size).build(job.candidate.views)
     model = grow_linear_head(backbone, head, job.candidate.output)
@@ -215,7 +222,7 @@ def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitte
     name, number = _NAMES[job.recipe.head]
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
     note = " ".join(filter(None, (note, weighed.sentence)))
-    return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
+    return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note, held_out=head.held_out)
 
 
 def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted) -> Frozen:
@@ -231,39 +238,35 @@ def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitte
 def _linear_head(
     job: Job, eyes: Eyes, values: npt.NDArray[np.float32], *sides: str, restraint: Restraint = FREE
 ) -> LinearHead:
-    lesson = _lesson(job, eyes, values, *sides)
+    lesson = job.lesson(values, eyes.blocks(job.candidate), *sides)
     if job.recipe.head == "nearest":
         return lesson.nearest_head(job.recipe.seed)
     return lesson.linear_head(job.recipe.seed, restraint)
 
 
-def _weighed_head(job: Job, lesson: Lesson) -> Weighed:
-    recipe = job.recipe
-    if recipe.head == "nearest":  # Each class has one mean, however many images it has: that is balanced.
-        return Weighed(lesson.nearest_head(recipe.seed))
-    # Tuning goes on from a head that is not weighed, and has to beat the same kind.
-    return lesson.weighed_head(recipe.class_weights if recipe.fine_tune == "off" else "off", recipe.seed)
-
-
-def _lesson(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], *sides: str) -> Lesson:
-    learns = job.is_in(*sides)
-    units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
-    return Lesson(values[learns], job.labels()[learns], job.num_classes, units, eyes.blocks(job.candidate))
-
-
-def _weights_facts(weights: Weights, fingerprint: str) -> dict[str, str]:
+def _weights_facts(eyes: Eyes) -> dict[str, str]:
+    weights = eyes.weights
     note = "" if weights.path else "Random weights, as asked for with --weights none."
     return {
         "source": weights.source,
-        "sha256": weights.sha256 or fingerprint,
+        "sha256": weights.sha256 or eyes.fingerprint,
         "licence": weights.licence,
         "note": note,
     }
 
 
-def _notes(weights: Weights, recipe: Recipe, candidate: Candidate) -> tuple[str, ...]:
+def _network_facts(eyes: Eyes) -> dict[str, str]:
+    facts = _weights_facts(eyes)
+    return {"backbone": eyes.spec.name, **facts, "fingerprint": eyes.fingerprint}
+
+
+def _notes(sees: Sequence[Eyes], recipe: Recipe, candidate: Candidate) -> tuple[str, ...]:
     notes = []
-    if weights.path is None:
+    if len(sees) > 1:
+        name, facts = sees[-1].spec.name, _weights_facts(sees[-1])
+        licence = f", licence {facts['licence']}" if facts["licence"] else ""
+        notes.append(f"{name} sees with it; its weights: {facts['source']}, SHA-256 {facts['sha256']}{licence}.")
+    if sees[0].weights.path is None:
         notes.append("The backbone's weights are random (--weights none): nothing was transferred, expect little.")
     if recipe.class_weights == "balanced" and recipe.head != "nearest":
         notes.append(
