@@ -165,7 +165,7 @@ def test_a_budget_that_is_used_up_ranks_what_is_known(photos, tmp_path, monkeypa
 
 def test_a_budget_is_kept_for_the_leader_where_it_does_not_suffice_for_all(photos, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(Budget, "left", lambda _: 15.0 if told else 100.0)
+    monkeypatch.setattr(Budget, "left", lambda _: 13.0 if told else 100.0)
     monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(10.0, 10.0))
     found = headstart.compare(photos, out=tmp_path / "out", budget=1, tell=told.append, **CHOICES)
     assert [(each.backbone, each.is_finalist) for each in found.comparison.ranking] == [("MobileNetV2", True)]
@@ -178,10 +178,21 @@ def test_a_budget_is_kept_for_the_leader_where_it_does_not_suffice_for_all(photo
     assert reason in (found.path / "report.html").read_text()
 
 
+def test_what_is_left_of_a_budget_shows_the_leader_a_part_of_the_images(photos, tmp_path, monkeypatch):
+    """72 pictures are for learning; of rungs of 24 and 72 the second is out of reach, but 24 + 32 are not."""
+    monkeypatch.setattr(racing, "rungs", lambda *_: (24, 72))
+    monkeypatch.setattr(racing._Contestant, "latency", lambda one, size: one.latencies.setdefault(size, 1000.0))
+    monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(0.0, 1000.0))
+    monkeypatch.setattr(Budget, "left", lambda _: 36.0)
+    found = headstart.compare(photos, out=tmp_path / "out", budget=1, **{**CHOICES, "backbones": "MobileNetV2"})
+    assert found.best.num_images == 24 + 32
+    assert found.comparison.notes[0].startswith("The time was used up before")
+
+
 def test_a_budget_too_small_for_larger_images_leaves_them_out(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("headstart.learning.seeing.candidate_sizes", lambda _: (33, 49))
     monkeypatch.setattr(Budget, "left", lambda _: 5.0)
-    monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(4.0, 0.0))
+    monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(8.0, 0.0))
     found = headstart.compare(photos, backbones="MobileNetV2", weights="none", out=tmp_path / "out", budget=1)
     assert found.best.image_size == 33
     assert found.comparison.notes[0] == "There was no time to try larger images."

@@ -49,7 +49,8 @@ class Track:
         missing = count - one.num_seen
         if one.cost and missing * one.milliseconds / 1000 > self.left():
             return None
-        self.now += min(one.preparation + missing * one.milliseconds / 1000, self.left())
+        preparation = one.preparation / 2 if one.cost else one.preparation
+        self.now += min(preparation + missing * one.milliseconds / 1000, self.left())
         if not self.left():  # It is stopped then.
             return None
         one.num_seen, one.cost = count, Cost(one.preparation, one.milliseconds)
@@ -117,6 +118,7 @@ def test_a_guess_is_the_median_of_what_the_others_say():
     known = [(10.0, Cost(1.0, 5.0)), (20.0, Cost(3.0, 30.0)), (10.0, Cost(2.0, 10.0))]
     assert guess(40.0, known) == Cost(2.0, 40.0)
     assert Cost(2.0, 40.0).seconds(100) == 6.0
+    assert Cost(2.0, 40.0).again().seconds(100) == 5.0
 
 
 def test_a_network_that_takes_more_than_was_thought_is_stopped():
@@ -135,9 +137,15 @@ def test_a_network_that_takes_more_than_was_thought_is_stopped():
     tell("a step", 2, 2)
 
 
+def test_how_many_images_are_within_reach():
+    one = Network("one", 10, 0.5, num_seen=512, cost=Cost(1.0, 10.0))
+    assert Track(10.5).pace.within_reach(one) == 512 + 900, "half a second to prepare, ten for images, one to spare"
+    assert Track(0.1).pace.within_reach(one) == 512
+
+
 def test_larger_images_are_tried_only_where_all_could_be_seen_at_that_size():
     one = Network("one", 10, 0.5, num_seen=512, cost=Cost(1.0, 10.0))
-    needed = (1 + 320 * 0.04) + (1 + 2000 * 0.04)
+    needed = (0.5 + 320 * 0.04) + (0.5 + 2000 * 0.04)
     assert Track(needed + 0.1).pace.has_time_for_sizes(one, 224, (224, 448), 320)
     assert not Track(needed - 0.1).pace.has_time_for_sizes(one, 224, (224, 448), 320)
     assert Track(float("inf")).pace.has_time_for_sizes(one, 224, (224, 448), 320)

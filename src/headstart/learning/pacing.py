@@ -23,6 +23,8 @@ from headstart.progress import Progress, TimeIsUpError
 
 _SHARE_OF_THE_LEADER = 2 / 3
 _SHARE_KEPT = 1 / 2
+_NOT_TO_SPARE = 0.9
+_AGAIN = 1 / 2  # Of the preparation, for a network that was tried before: what was compiled for it is kept.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Cost:
     def seconds(self, num_images: int) -> float:
         """For so many images."""
         return self.preparation + num_images * self.milliseconds / 1000
+
+    def again(self) -> Cost:
+        """What it costs the next time."""
+        return dataclasses.replace(self, preparation=_AGAIN * self.preparation)
 
 
 class Runner(Protocol):
@@ -85,7 +91,9 @@ class Pace:
         reserve = self._reserve(rung, judged)
         if reserve > left:  # The leader cannot go deeper anyhow: then rather look at the others.
             return True
-        cost = one.cost or guess(one.work, [(each.work, each.cost) for each in judged if each.cost])
+        cost = (
+            one.cost.again() if one.cost else guess(one.work, [(each.work, each.cost) for each in judged if each.cost])
+        )
         self._reserved = reserve
         return left - cost.seconds(self._counts[rung] - one.num_seen) >= reserve
 
@@ -98,6 +106,12 @@ class Pace:
         ahead = max(affordable, default=courses[0])
         beside = sum(_cost(each).seconds(steps[0]) for each in others)
         return max(ahead, min(_SHARE_KEPT * self._total, ahead + beside))
+
+    def within_reach(self, one: Runner) -> int:
+        """How many images a network that was tried can have seen before the time is up, with a little to spare."""
+        cost = _cost(one)
+        seconds = _NOT_TO_SPARE * max(0.0, self._left() - cost.preparation)
+        return one.num_seen + int(1000 * seconds / max(cost.milliseconds, 1e-6))
 
     def has_time_for_sizes(self, one: Runner, size: int, sizes: Sequence[int], num_tried: int) -> bool:
         """Whether a network can be tried at several sizes, and then see all images at the largest of them."""
@@ -121,4 +135,4 @@ class Pace:
 
 
 def _cost(one: Runner) -> Cost:
-    return one.cost or Cost(0.0, 0.0)
+    return one.cost.again() if one.cost else Cost(0.0, 0.0)

@@ -32,6 +32,8 @@ from headstart.scoring.paired import TIED_ABOVE, mcnemar
 
 Tell = Callable[[Ranked], None]
 
+_WORTHWHILE = 1.5  # Times as many images as before, for a rung that the time does not suffice for.
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
@@ -131,6 +133,7 @@ class _Race:
         self.rungs = rungs(len(images), len(class_names))
         self.pace = Pace(self.rungs, budget.left)
         self._judged: list[dict[_Contestant, HeldOut]] = [{} for _ in self.rungs]
+        self._most: dict[int, int] = {}
         self._stopped = self._spared = self._kept_size = False
         self.left_out: dict[str, str] = {}
 
@@ -139,10 +142,14 @@ class _Race:
         if not self.pace.has_time_for(one, rung, self._judged[rung]):
             self._spare(one)
             return None
+        count = min(count, self._most.get(rung, count))
         missing = count - one.num_seen
         if one.latencies and missing * one.latency(one.size) / 1000 > self._budget.left():
             self._stopped = True
-            return None
+            count = self.pace.within_reach(one)
+            if self._judged[rung] or count < _WORTHWHILE * one.num_seen:
+                return None
+            self._most[rung] = count  # The leader comes first; the others are to see the same images.
         try:
             with one.at_work():
                 size = self._choose_size(one) if rung == len(self.rungs) - 1 else one.size
