@@ -23,6 +23,7 @@ COMMANDS = (
     ("scale.py",),
     ("elpv.py",),
     ("few_images.py",),
+    ("class_weights.py",),
     ("coverage.py",),
     ("compare.py",),
     ("compare.py", "--halving"),

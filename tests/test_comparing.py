@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ from headstart import comparing
 from headstart.cli import run as run_cli
 from headstart.errors import DataError, RunError, UnknownNameError, WeightsError
 from headstart.features import feature_pass
-from headstart.learning import racing
+from headstart.learning import pacing, pairing, racing
 from headstart.networks.catalogue import choose_backbones, find_backbone
 from headstart.pictures.scan import scan
 from headstart.pictures.split import split_images
@@ -162,6 +163,41 @@ def test_a_budget_that_is_used_up_ranks_what_is_known(photos, tmp_path, monkeypa
     assert "MobileNet" in found.comparison.left_out
 
 
+def test_a_budget_is_kept_for_the_leader_where_it_does_not_suffice_for_all(photos, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Budget, "left", lambda _: 13.0 if told else 100.0)
+    monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(10.0, 10.0))
+    found = headstart.compare(photos, out=tmp_path / "out", budget=1, tell=told.append, **CHOICES)
+    assert [(each.backbone, each.is_finalist) for each in found.comparison.ranking] == [("MobileNetV2", True)]
+    assert len(told) == 2, "on the first rung and on the last"
+    reason = "the time was kept for judging the best of the others on more images"
+    assert found.comparison.left_out == {"MobileNet": reason}
+    assert found.comparison.notes[0] == (
+        "The time did not suffice for every network: some of it was kept for judging the best on more images."
+    )
+    assert reason in (found.path / "report.html").read_text()
+
+
+def test_what_is_left_of_a_budget_shows_the_leader_a_part_of_the_images(photos, tmp_path, monkeypatch):
+    """72 pictures are for learning; of rungs of 24 and 72 the second is out of reach, but 24 + 32 are not."""
+    monkeypatch.setattr(racing, "rungs", lambda *_: (24, 72))
+    monkeypatch.setattr(racing._Contestant, "latency", lambda one, size: one.latencies.setdefault(size, 1000.0))
+    monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(0.0, 1000.0))
+    monkeypatch.setattr(Budget, "left", lambda _: 36.0)
+    found = headstart.compare(photos, out=tmp_path / "out", budget=1, **{**CHOICES, "backbones": "MobileNetV2"})
+    assert found.best.num_images == 24 + 32
+    assert found.comparison.notes[0].startswith("The time was used up before")
+
+
+def test_a_budget_too_small_for_larger_images_leaves_them_out(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.learning.seeing.candidate_sizes", lambda _: (33, 49))
+    monkeypatch.setattr(Budget, "left", lambda _: 5.0)
+    monkeypatch.setattr(racing, "Cost", lambda *_: pacing.Cost(8.0, 0.0))
+    found = headstart.compare(photos, backbones="MobileNetV2", weights="none", out=tmp_path / "out", budget=1)
+    assert found.best.image_size == 33
+    assert found.comparison.notes[0] == "There was no time to try larger images."
+
+
 def test_a_budget_stops_work_that_reports():
     reports = []
     watched = Budget(None).over(lambda *step: reports.append(step))
@@ -194,13 +230,47 @@ def test_fit_takes_the_fastest_of_the_best(photos, tmp_path, monkeypatch):
     assert headstart.load(run.path).evaluation == run.evaluation
 
 
+def test_the_two_best_see_together_where_that_is_better(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparing, "choose_backbones", lambda _: choose_backbones(TWO.split(",")))
+    monkeypatch.setattr(pairing, "_verdict", lambda names, *_: (True, f"{names} are as good as one could wish."))
+    options = ["--backbone", "auto", "--ensemble", "--weights", "none", "--image-size", "33", "--views", "one"]
+    assert run_cli(["fit", str(photos), *options, "--out", str(tmp_path / "run")]) == 0
+    run = headstart.load(tmp_path / "run")
+    networks = run.facts["networks"]
+    assert {each["backbone"] for each in networks} == {"MobileNet", "MobileNetV2"}
+    assert networks[0]["backbone"] == run.facts["summary"]["backbone"]
+    for each in networks:
+        assert each["source"] == "random (none)"
+        assert len(each["sha256"]) == 64
+    assert networks[0]["sha256"] != networks[1]["sha256"]
+    assert run.facts["choices"]["backbone"] == " and ".join(each["backbone"] for each in networks)
+    assert "are as good as one could wish." in run.facts["head_note"]
+    assert any(note.startswith(f"{networks[1]['backbone']} sees with it; its weights: ") for note in run.facts["notes"])
+    assert "model.keras, read back from disk" in run.facts["self_check"]
+    with (run.path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for said, row in zip(run.classifier.predict([photos / row["path"] for row in rows]), rows, strict=True):
+        assert said.label == row["predicted"]
+        assert said.probability == pytest.approx(float(row["probability"]), abs=1e-4)
+    assert run.facts["summary"]["features"]["computed"] == len(rows), "the others were known from the comparison"
+
+
+def test_without_a_second_network_one_sees_and_the_report_says_so(photos, monkeypatch):
+    monkeypatch.setattr(comparing, "choose_backbones", lambda _: choose_backbones(["MobileNetV2"]))
+    folder, splits = split_images(scan(photos), seed=0)
+    asked = Recipe(backbone="auto", weights="none", image_size=33, ensemble=True)
+    settled = comparing.settle(asked, folder, splits)
+    assert settled.partner is None
+    assert settled.notes[-1] == "There is no second network that MobileNetV2 could be tried together with."
+
+
 def test_with_the_flatten_head_auto_keeps_the_networks_own_size(photos, monkeypatch):
     monkeypatch.setattr(comparing, "choose_backbones", lambda _: choose_backbones(["MobileNetV2"]))
     monkeypatch.setattr("headstart.learning.seeing.candidate_sizes", lambda _: (33, 49))
     folder, splits = split_images(scan(photos), seed=0)
-    recipe, _ = comparing.settle(Recipe(backbone="auto", weights="none", head="flatten"), folder, splits)
+    recipe = comparing.settle(Recipe(backbone="auto", weights="none", head="flatten"), folder, splits).recipe
     assert (recipe.backbone, recipe.image_size) == ("MobileNetV2", None)
-    recipe, _ = comparing.settle(Recipe(backbone="auto", weights="none"), folder, splits)
+    recipe = comparing.settle(Recipe(backbone="auto", weights="none"), folder, splits).recipe
     assert recipe.image_size in (33, 49)
 
 

@@ -299,3 +299,15 @@ def test_a_head_of_ones_own_in_a_pipeline(pictures):
 def test_wrong_parameters_of_the_transformer_are_refused(pictures, wrong, error):
     with pytest.raises(error):
         transformer(**wrong).fit(pictures[0])
+
+
+def test_classes_can_count_alike(pictures):
+    paths, classes = pictures
+    kept = np.concatenate([np.flatnonzero(classes == "dark"), np.flatnonzero(classes == "bright")[:3]])
+    off, balanced = (classifier(class_weights=each).fit(paths[kept], classes[kept]) for each in ("off", "balanced"))
+    rare = [list(each.classes_).index("bright") for each in (off, balanced)]
+    middling = paths[classes == "middling"]
+    said = [each.predict_proba(middling)[:, place].mean() for each, place in zip((off, balanced), rare, strict=True)]
+    assert said[1] > said[0]
+    with pytest.raises(UnknownNameError, match="no way to weigh classes 'on'"):
+        classifier(class_weights="on").fit(*pictures)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from headstart.features.pooling import ACTIVATIONS, feature_model
+from headstart.learning.class_weights import ClassWeights
 from headstart.learning.heads import (
     LabelledFeatures,
     fit_flatten_head,
@@ -124,3 +125,19 @@ def test_the_mlp_learns_from_every_view_and_grows_on_its_backbone(views):
     assert [type(layer) for layer in model.layers if layer.name in {"hidden", "probabilities"}] == [
         keras.layers.Dense
     ] * 2
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("fit", [fit_mlp_head, fit_flatten_head])
+def test_heads_that_keras_trains_can_count_each_class_alike(fit):
+    """With nothing to tell the classes apart, probabilities are what is thought to be common."""
+    features = np.random.default_rng(0).normal(size=(200, 1, 2)).astype(np.float32) / 10
+    labels = np.repeat([0, 1], [180, 20])
+    data = LabelledFeatures(features, labels)
+    weights = ClassWeights.balanced(labels, 2)
+    plain, balanced = (fit(data, data, 2, epochs=5, seed=0, class_weights=each) for each in (None, weights))
+    assert plain.probabilities(features)[:, 1].mean() < 0.35
+    assert balanced.probabilities(features)[:, 1].mean() == pytest.approx(0.5, abs=0.1)
+    said = balanced.probabilities(features)[np.arange(200), labels]
+    best = min(row["val_loss"] for row in balanced.history)
+    assert -(np.log(said) * weights.weights[labels]).mean() == pytest.approx(best, abs=1e-3), "judged likewise"

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from headstart.errors import DataError, UnknownNameError
-from headstart.recipe import HEADS, VIEWS, Recipe, candidate_sizes
+from headstart.recipe import CLASS_WEIGHTS, HEADS, VIEWS, Recipe, candidate_sizes
 
 
 def test_a_recipe_is_plain_values_and_comes_back():
@@ -39,6 +39,23 @@ def test_sizes_that_are_not(size):
         ({"epochs": 0}, "--epochs must be at least 1; got 0."),
         ({"seed": -1}, "--seed must be from 0 to 4294967295; got -1."),
         ({"seed": 2**32}, "--seed must be from 0 to 4294967295; got 4294967296."),
+        (
+            {"class_weights": "balanced", "fine_tune": "auto"},
+            "--class-weights balanced is for a network that stays frozen: fine-tuning counts each image like any other. "
+            "Leave out one of --class-weights and --fine-tune.",
+        ),
+        (
+            {"ensemble": True, "backbone": "VGG16"},
+            "--ensemble takes the two best networks of a comparison; got --backbone VGG16. Use --backbone auto with it.",
+        ),
+        (
+            {"ensemble": True, "backbone": "auto", "head": "mlp"},
+            "--ensemble puts a linear head on two networks; got --head mlp. Leave out one.",
+        ),
+        (
+            {"ensemble": True, "backbone": "auto", "fine_tune": "auto"},
+            "--ensemble is for networks that stay frozen; got --fine-tune auto. Leave out one.",
+        ),
         ({"views": "several"}, "--views must be one of auto, one, flips, many; got 'several'."),
     ],
 )
@@ -60,3 +77,11 @@ def test_every_head_and_view_is_a_choice_and_no_other():
     with pytest.raises(UnknownNameError) as caught:
         Recipe(head="flaten")
     assert str(caught.value) == "There is no head 'flaten'. Did you mean flatten?"
+
+
+def test_class_weights_are_a_choice():
+    for choice in CLASS_WEIGHTS:
+        assert Recipe(class_weights=choice).class_weights == choice
+    with pytest.raises(UnknownNameError) as caught:
+        Recipe(class_weights="balance")
+    assert str(caught.value) == "There is no way to weigh classes 'balance'. Did you mean balanced?"

@@ -334,3 +334,51 @@ def test_the_other_heads_are_saved_as_they_were_scored(journey, tmp_path, monkey
     assert words in run.facts["head_note"]
     assert "model.keras, read back from disk" in run.facts["self_check"]
     assert run.evaluation.accuracy > 0.5
+
+
+@pytest.fixture(scope="module")
+def few_red(tmp_path_factory):
+    """Four times as many blue pictures as red ones, hardly to be told apart."""
+    folder = tmp_path_factory.mktemp("unbalanced") / "photos"
+    for name, number, level in (("blue", 48, 110), ("red", 12, 135)):
+        for seed in range(number):
+            paint(folder / name / f"{seed:03}.png", (level, 120, 120), 5000 * len(name) + seed)
+    return folder
+
+
+@pytest.mark.parametrize("choice", ["auto", "off", "balanced"])
+def test_class_weights_are_said_and_saved_as_they_were_scored(few_red, tmp_path, choice):
+    run = headstart.fit(few_red, **CHOICES, class_weights=choice, out=tmp_path / "run")
+    said = run.facts["head_note"]
+    assert ("The largest class has 3.8 times the images of the smallest, so weights" in said) is (choice == "auto")
+    assert ("Each class counted alike" in said) is (choice == "balanced")
+    notes = [note for note in run.facts["notes"] if "--class-weights balanced" in note]
+    assert len(notes) == (choice == "balanced")
+    if notes:
+        assert notes[0] == (
+            "Each class counted alike in training, however many images it has (--class-weights balanced): the "
+            "probabilities are what they would be if all classes were equally common, so those of rare classes are "
+            "higher than they come true here."
+        )
+    assert "model.keras, read back from disk" in run.facts["self_check"]
+    assert run.facts["identity"]["recipe"]["class_weights"] == choice
+
+
+def test_the_command_takes_class_weights(few_red, tmp_path):
+    answer = call(
+        "fit",
+        few_red,
+        *FAST,
+        "--head",
+        "mlp",
+        "--epochs",
+        "2",
+        "--class-weights",
+        "balanced",
+        "--out",
+        tmp_path / "run",
+    )
+    assert answer.code == 0, answer.err
+    assert "--class-weights balanced" in answer.err
+    said = call("fit", few_red, *FAST, "--class-weights", "balance").complaint()
+    assert said == "There is no way to weigh classes 'balance'. Did you mean balanced?"

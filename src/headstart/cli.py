@@ -102,12 +102,19 @@ def fit(
     ] = "MobileNetV2",
     weights: Annotated[str, typer.Option(help="auto, imagenet, kerashub, packaged, none, or a path.")] = "auto",
     head: Annotated[str, typer.Option(help="linear, nearest (class mean), mlp (Dense 256) or flatten.")] = "linear",
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble/--no-ensemble", help="With --backbone auto: the two best together, if better.")
+    ] = False,
     fine_tune: Annotated[
         str, typer.Option(help="off, auto (opened as far as it helps), the lowest stage that learns, or all.")
     ] = "off",
     image_size: ImageSize = None,
     views: Annotated[
         str, typer.Option(help="one, flips (average with mirror images), many (flips at two scales), auto (chosen).")
+    ] = "auto",
+    class_weights: Annotated[
+        str,
+        typer.Option(help="off, balanced (each class counts alike), auto (if unbalanced, tried in the linear head)."),
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
     epochs: Annotated[
@@ -122,7 +129,8 @@ def fit(
     with terminal.bar() as progress:
         run = workflow.fit(
             data, out=out, progress=progress, tell=terminal.show_epoch, backbone=backbone, weights=weights, head=head,
-            fine_tune=fine_tune, image_size=image_size, views=views, seed=seed, epochs=epochs,
+            ensemble=ensemble, fine_tune=fine_tune, image_size=image_size, views=views, class_weights=class_weights,
+            seed=seed, epochs=epochs,
         )  # fmt: skip
     _show_run(run, as_json)
 

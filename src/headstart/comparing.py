@@ -103,10 +103,23 @@ def compare(
     return Compared(path, comparison)
 
 
-def settle(
-    recipe: Recipe, folder: ImageFolder, splits: Sequence[str], progress: Progress = silent
-) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe with a network in it, and notes on how it was chosen: of the eight, the fastest of the best."""
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """What a comparison settles for `fit`.
+
+    Attributes:
+        recipe: the one that was asked for, with a network in it.
+        notes: how it was chosen.
+        partner: the best of the others, where two may see together; None where they may not, or there is none.
+    """
+
+    recipe: Recipe
+    notes: tuple[str, ...]
+    partner: BackboneSpec | None = None
+
+
+def settle(recipe: Recipe, folder: ImageFolder, splits: Sequence[str], progress: Progress = silent) -> Settled:
+    """Choose a network for a recipe: of the eight, the fastest of the best."""
     contest = _Contest(choose_backbones(["seed"]), recipe.weights, recipe)
     comparison = contest.hold(folder, splits, None, progress=progress)
     chosen, tied = comparison.chosen, [each for each in comparison.ranking if each.tied_with_best]
@@ -120,13 +133,17 @@ def settle(
     if comparison.left_out:
         names = ", ".join(comparison.left_out)
         notes.append(f"Not compared, since their weights could not be had: {names}.")
+    settled = dataclasses.replace(recipe, backbone=chosen.backbone, ensemble=False)
     if recipe.head == "flatten":  # A larger image would only give it more weights.
-        return dataclasses.replace(recipe, backbone=chosen.backbone), tuple(notes)
-    settled = dataclasses.replace(recipe, backbone=chosen.backbone, image_size=chosen.image_size)
+        return Settled(settled, tuple(notes))
+    settled = dataclasses.replace(settled, image_size=chosen.image_size)
     is_enlarged = chosen.image_size > _ENLARGED * find_backbone(chosen.backbone).image_size
     if recipe.image_size is None and recipe.views == "auto" and is_enlarged:
         settled = dataclasses.replace(settled, views="one")  # Both steps up would cost twelve times as much.
-    return settled, tuple(notes)
+    partner = next((each.backbone for each in comparison.ranking if each != chosen), None) if recipe.ensemble else None
+    if recipe.ensemble and partner is None:
+        notes.append(f"There is no second network that {chosen.backbone} could be tried together with.")
+    return Settled(settled, tuple(notes), find_backbone(partner) if partner else None)
 
 
 @dataclasses.dataclass(frozen=True)

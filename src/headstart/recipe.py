@@ -12,6 +12,7 @@ HEADS = ("linear", "nearest", "mlp", "flatten")
 VIEWS = ("auto", "one", "flips", "many")
 FINE_TUNE = ("off", "auto", "all")
 TUNABLE_HEADS = ("linear", "nearest")
+CLASS_WEIGHTS = ("auto", "off", "balanced")
 
 NUM_SCREENED = 320
 """Images on which sizes are tried before the rest is computed: enough to see a gain of a few points."""
@@ -32,10 +33,15 @@ class Recipe:
         head: "linear" (logistic regression), "nearest" (class mean), "mlp" (Dense 256 on pooled features) or "flatten"
             (Dense 256 on the activations of the last stage).
         image_size: the side in pixels, or None: chosen on the training images.
+        ensemble: whether the two best of a comparison may see together, if that is surely better than one: for
+            "auto" as the backbone.
         fine_tune: "off" (the network stays frozen), "auto" (opened stage by stage, as far as it helps), the name of the
             lowest stage that learns, or "all".
         views: "one" (each image as it is), "flips" (averaged with its mirror images), "many" (the same at two scales,
             where the network has them), "auto" (one or many, chosen likewise; above 5,000 images one or flips).
+        class_weights: "off" (each image counts like any other), "balanced" (each class does, and probabilities are what
+            they would be if all were equally common), "auto" (in the linear head, where one class has three times the
+            images of another: weighed, if that makes the probabilities better by cross-validation).
         seed: of the split, the folds and the training.
         epochs: at most, for a head that is trained in epochs, and for each step of fine-tuning.
         test: the part of the images that is kept for the test.
@@ -45,9 +51,11 @@ class Recipe:
     backbone: str = "MobileNetV2"
     weights: str = "auto"
     head: str = "linear"
+    ensemble: bool = False
     fine_tune: str = "off"
     image_size: int | None = None
     views: str = "auto"
+    class_weights: str = "auto"
     seed: int = 0
     epochs: int = 20
     test: float = 0.2
@@ -65,6 +73,8 @@ class Recipe:
             raise DataError(f"--seed must be from 0 to {2**32 - 1}; got {self.seed}.")
         if self.views not in VIEWS:
             raise DataError(f"--views must be one of {', '.join(VIEWS)}; got '{self.views}'.")
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise UnknownNameError("way to weigh classes", self.class_weights, CLASS_WEIGHTS)
         if self.head not in HEADS:
             raise UnknownNameError("head", self.head, HEADS)
         if self.fine_tune not in FINE_TUNE and not re.fullmatch(r"stage[1-9]", self.fine_tune):
@@ -76,6 +86,26 @@ class Recipe:
             )
         if self.fine_tune != "off" and self.views == "many":
             raise DataError("A network is fine-tuned at one scale: use --views flips, or leave it out.")
+        if self.ensemble:
+            self._check_ensemble()
+        if self.fine_tune != "off" and self.class_weights == "balanced":
+            raise DataError(
+                "--class-weights balanced is for a network that stays frozen: fine-tuning counts each image like any "
+                "other. Leave out one of --class-weights and --fine-tune."
+            )
+
+    def _check_ensemble(self) -> None:
+        if self.backbone != "auto":
+            raise DataError(
+                f"--ensemble takes the two best networks of a comparison; got --backbone {self.backbone}. Use "
+                "--backbone auto with it."
+            )
+        if self.head != "linear":
+            raise DataError(f"--ensemble puts a linear head on two networks; got --head {self.head}. Leave out one.")
+        if self.fine_tune != "off":
+            raise DataError(
+                f"--ensemble is for networks that stay frozen; got --fine-tune {self.fine_tune}. Leave out one."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

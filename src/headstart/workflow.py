@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.comparing import settle
+from headstart.comparing import Settled, settle
 from headstart.errors import DataError, HeadstartError, RunError
 from headstart.learning.multi_label import check_recipe
 from headstart.networks.catalogue import find_backbone
@@ -100,16 +100,16 @@ def fit(
     from headstart.learning.tuning import Diary
 
     try:
-        why: tuple[str, ...] = ()
+        settled = Settled(recipe, ())
         if recipe.backbone == "auto":
             with clock.measures("compare"):
-                recipe, why = settle(recipe, folder, splits, progress)
-        spec = find_backbone(recipe.backbone)
-        trained = train(folder, splits, spec, recipe, clock, progress, Diary(path, tell))
+                settled = settle(recipe, folder, splits, progress)
+        specs = [find_backbone(settled.recipe.backbone), *filter(None, [settled.partner])]
+        trained = train(folder, splits, specs, settled.recipe, clock, progress, Diary(path, tell))
     except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
-    notes = (*notes, *why, *_label_notes(folder))
+    notes = (*notes, *settled.notes, *_label_notes(folder))
     with runs.writing(path):
         runs.reopen_run(path, identity)
         with clock.measures("report"):
@@ -293,7 +293,7 @@ def _facts(
         "created": runs.now(),
         "class_names": list(folder.class_names),
         "choices": {
-            "backbone": trained.spec_name,
+            "backbone": " and ".join(each["backbone"] for each in trained.networks),
             "image size": f"{trained.candidate.image_size} px",
             "views": _views_in_words(trained.candidate),
             "head": recipe["head"],
@@ -302,6 +302,7 @@ def _facts(
             "images": ", ".join(f"{counts[split]:,} {split}" for split in SPLITS),
         },
         "weights": weights,
+        "networks": list(trained.networks),
         "notes": [*notes, *trained.notes],
         "skipped": [dataclasses.asdict(each) for each in folder.skipped],
         "self_check": self_check,
@@ -312,6 +313,7 @@ def _facts(
         "summary": {
             "backbone": trained.spec_name,
             "weights": {"source": weights["source"], "sha256": weights["sha256"]},
+            "networks": [each["backbone"] for each in trained.networks],
             "head": recipe["head"],
             "fine_tuned": trained.fine_tuned,
             "class_names": list(folder.class_names),

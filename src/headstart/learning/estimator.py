@@ -13,8 +13,8 @@ import numpy.typing as npt
 from headstart.errors import DataError, MissingExtraError
 from headstart.learning.given import all_of, examined, to_paths
 from headstart.learning.heads import grow_linear_head
-from headstart.learning.logistic import LinearHead, fit_linear_head
-from headstart.learning.seeing import Eyes, NoClock, choose_how_to_see
+from headstart.learning.logistic import LinearHead
+from headstart.learning.seeing import Eyes, Lesson, NoClock, choose_how_to_see
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import find_backbone
 from headstart.networks.weights import find_weights
@@ -40,6 +40,8 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         image_size: the side in pixels; None: chosen on the training images.
         views: "one", "flips" (averaged with the mirror images), "many" (the same at two scales) or "auto" (one or many,
             chosen likewise).
+        class_weights: "auto" (where one class has three times the images of another, weighed, if that makes
+            probabilities better by cross-validation), "balanced" (each class counts alike) or "off".
         seed: of the folds in which strength, size and views are chosen, and of random weights.
 
     Attributes:
@@ -62,6 +64,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights: str = "auto",
         image_size: int | None = None,
         views: str = "auto",
+        class_weights: str = "auto",
         seed: int = 0,
     ) -> None:
         """See the class."""
@@ -69,6 +72,7 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.weights = weights
         self.image_size = image_size
         self.views = views
+        self.class_weights = class_weights
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> HeadstartClassifier:  # noqa: N803
@@ -99,22 +103,20 @@ class HeadstartClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._eyes_cache: Eyes | None = None
         eyes = self._eyes()
         recipe = Recipe(
-            backbone=self.backbone, weights=self.weights, image_size=self.image_size, views=self.views, seed=self.seed
+            backbone=self.backbone,
+            weights=self.weights,
+            image_size=self.image_size,
+            views=self.views,
+            class_weights=self.class_weights,
+            seed=self.seed,
         )
         candidate = choose_how_to_see(images, names, eyes, recipe).candidate
         features = all_of(eyes.look(images, candidate))
-        head = fit_linear_head(
-            features.values,
-            numbers,
-            len(classes),
-            unit_numbers(images),
-            seed=self.seed,
-            blocks=eyes.blocks(candidate),
-        )
+        lesson = Lesson(features.values, numbers, len(classes), unit_numbers(images), eyes.blocks(candidate))
         self.classes_ = classes
         self.image_size_, self.views_ = candidate.image_size, candidate.views
         self._candidate = candidate
-        self._head: LinearHead = head
+        self._head: LinearHead = lesson.weighed_head(self.class_weights, self.seed).head
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.features.pooling import ACTIVATIONS, POOLED, pooled_features
+from headstart.learning.class_weights import ClassWeights
 from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
@@ -141,6 +142,7 @@ def fit_flatten_head(
     *,
     epochs: int,
     seed: int,
+    class_weights: ClassWeights | None = None,
     progress: Progress = silent,
 ) -> TrainedHead:
     """Train the flatten head on activations that were computed once, with early stopping on the validation loss.
@@ -149,7 +151,7 @@ def fit_flatten_head(
     """
     keras.utils.set_random_seed(seed)
     grow = flatten_head(num_classes, is_multi_label=train.is_multi_label)
-    model, history = _train(grow, train.rows(), val.rows(), num_classes, epochs, progress)
+    model, history = _train(grow, train.rows(), val.rows(), num_classes, epochs, class_weights, progress)
     return TrainedHead(grow, model, history)
 
 
@@ -160,6 +162,7 @@ def fit_mlp_head(
     *,
     epochs: int,
     seed: int,
+    class_weights: ClassWeights | None = None,
     progress: Progress = silent,
 ) -> TrainedHead:
     """Train Dense 256 relu, Dense softmax on pooled features, every view a row, with early stopping.
@@ -171,13 +174,19 @@ def fit_mlp_head(
     (features, labels), (val_features, val_labels) = train.rows(), val.rows()
     mean, scale = features.mean(axis=0), 1 / (features.std(axis=0) + _SMALLEST_STD)
     rows, val_rows = ((features - mean) * scale, labels), ((val_features - mean) * scale, val_labels)
-    model, history = _train(layers.grow, rows, val_rows, num_classes, epochs, progress)
+    model, history = _train(layers.grow, rows, val_rows, num_classes, epochs, class_weights, progress)
     layers.fold_in(mean, scale)
     return TrainedHead(layers.grow, model, history)
 
 
 def _train(
-    grow: Callable[[Any], Any], train: Any, val: Any, num_classes: int, epochs: int, progress: Progress
+    grow: Callable[[Any], Any],
+    train: Any,
+    val: Any,
+    num_classes: int,
+    epochs: int,
+    class_weights: ClassWeights | None,
+    progress: Progress,
 ) -> tuple[keras.Model, tuple[dict[str, float], ...]]:
     """Rows and labels -> a trained model from rows to probabilities, and its history."""
     activations = keras.Input(train[0].shape[1:])
@@ -192,10 +201,13 @@ def _train(
         labels.astype(np.float32) if several else np.eye(num_classes, dtype=np.float32)[labels]
         for labels in (train[1], val[1])
     )
+    # Keras weighs its training images by class, but validation images only one by one.
+    judged_by = (class_weights.judging(val[1]),) if class_weights else ()
     history = model.fit(
         train[0],
         targets,
-        validation_data=(val[0], val_targets),
+        validation_data=(val[0], val_targets, *judged_by),
+        class_weight=dict(enumerate(class_weights.weights.tolist())) if class_weights else None,
         batch_size=_BATCH_SIZE,
         epochs=epochs,
         callbacks=[stop, report],

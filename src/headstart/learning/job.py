@@ -9,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.learning.choosing import Candidate
+from headstart.learning.held_out import HeldOut
+from headstart.learning.seeing import Lesson
+from headstart.learning.weighing import Weighed
 from headstart.pictures.folder import ImageFolder
 from headstart.pictures.labels import class_numbers
+from headstart.pictures.split import unit_numbers
 from headstart.recipe import Recipe
 
 
@@ -43,6 +47,20 @@ class Job:
         """(n,) whether each image is in one of those splits."""
         return np.isin(self.splits, sides)
 
+    def lesson(self, values: npt.NDArray[np.float32], blocks: tuple[int, ...], *sides: str) -> Lesson:
+        """What a head learns from: the features (n, num_views, d) of the images in some splits."""
+        learns = self.is_in(*sides)
+        units = unit_numbers([image for image, mine in zip(self.folder.images, learns, strict=True) if mine])
+        return Lesson(values[learns], self.labels()[learns], self.num_classes, units, blocks)
+
+    def weighed_head(self, lesson: Lesson) -> Weighed:
+        """The head that was asked for, its classes weighed as was asked for."""
+        recipe = self.recipe
+        if recipe.head == "nearest":  # Each class has one mean, however many images it has: that is balanced.
+            return Weighed(lesson.nearest_head(recipe.seed))
+        # Tuning goes on from a head that is not weighed, and has to beat the same kind.
+        return lesson.weighed_head(recipe.class_weights if recipe.fine_tune == "off" else "off", recipe.seed)
+
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
@@ -54,6 +72,7 @@ class Fitted:
         history: one row per epoch, if there were any.
         note: how, in a sentence.
         fine_tuned: the lowest stage that was tuned, or "all"; None where the network stayed as it was.
+        held_out: what a head that was fitted at once says of images that it did not learn from.
     """
 
     model: Any
@@ -61,3 +80,4 @@ class Fitted:
     history: tuple[dict[str, Any], ...]
     note: str
     fine_tuned: str | None = None
+    held_out: HeldOut = dataclasses.field(default_factory=HeldOut.nothing)

@@ -17,6 +17,7 @@ from scipy.special import expit, log_softmax, softmax
 
 from headstart.learning import multi_label
 from headstart.learning.basis import Basis
+from headstart.learning.class_weights import ClassWeights
 from headstart.learning.held_out import HeldOut
 from headstart.learning.lbfgs import minimize
 
@@ -62,15 +63,17 @@ class LinearHead:
 
 @dataclasses.dataclass(frozen=True)
 class Restraint:
-    """What a head may not do.
+    """What a head may not do, and how much its classes count.
 
     Attributes:
         least_spread: see `Basis.of`.
         most_strength: the weakest penalty that may be chosen, as its inverse.
+        class_weights: how much each class counts; None: each image like any other.
     """
 
     least_spread: float = 0.0
     most_strength: float = math.inf
+    class_weights: ClassWeights | None = None
 
 
 FREE = Restraint()
@@ -96,9 +99,10 @@ def fit_linear_head(
         units: (n,) numbers; images of one unit (duplicates, a group) stay in one fold.
         seed: of the folds.
         blocks: how many features each part of them has, in order; the parts count alike, however wide they are.
-        restraint: what the head may not do.
+        restraint: what the head may not do, and how much its classes count.
     """
     basis = Basis.of(features, blocks, restraint.least_spread)
+    counted = restraint.class_weights or ClassWeights.alike(num_classes)
     several = labels.ndim == 2
     targets = labels.astype(np.float32) if several else np.eye(num_classes, dtype=np.float32)[labels]
     folds = assign_folds(labels, units, seed=seed)
@@ -106,9 +110,10 @@ def fit_linear_head(
         strength, held_out = min(_FALLBACK_STRENGTH, restraint.most_strength), HeldOut.nothing()
     else:
         strengths = [each for each in STRENGTHS if each <= restraint.most_strength]
-        strength, held_out = _cross_validate(basis, labels, targets, folds, strengths)
-    every_image = np.ones((len(labels), 1))
+        strength, held_out = _cross_validate(basis, labels, targets, folds, strengths, counted)
+    every_image = counted.of_images(labels)[:, None]
     solution = _solve(basis, targets, every_image, strength, None, _TOLERANCE, is_multi_label=several)
+    solution[..., -1] -= counted.shift[:, None]
     kernel, bias = basis.unfold(solution[:, 0])
     return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength, held_out, several)
 
@@ -133,11 +138,17 @@ def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
 
 
 def _cross_validate(
-    basis: Basis, labels: Labels, targets: Matrix, folds: Labels, strengths: Sequence[float]
+    basis: Basis,
+    labels: Labels,
+    targets: Matrix,
+    folds: Labels,
+    strengths: Sequence[float],
+    counted: ClassWeights,
 ) -> tuple[float, HeldOut]:
     """The strength of least log loss, and what is said of each image there."""
     every = np.arange(len(labels))
-    trained_on = folds[:, None] != np.arange(folds.max() + 1)
+    trained_on = (folds[:, None] != np.arange(folds.max() + 1)) * counted.of_images(labels)[:, None]
+    shift, judging = counted.shift[:, None, None], counted.judging(labels)
     best, least = (strengths[0], HeldOut.nothing()), np.inf
     solution, worse = None, 0
     several = labels.ndim == 2
@@ -146,11 +157,11 @@ def _cross_validate(
         # Where the loss is small its slope is small everywhere: the tolerance has to shrink with it.
         tolerance = _TOLERANCE * min(1.0, least / even_loss)
         solution = _solve(basis, targets, trained_on, strength, solution, tolerance, is_multi_label=several)
-        logits = _products(solution[..., :-1], basis.rows) + solution[..., -1:]
+        logits = _products(solution[..., :-1], basis.rows) + solution[..., -1:] - shift
         if several:
             held_out = multi_label.held_out(logits[:, folds, every], labels)
         else:
-            losses = -log_softmax(logits, axis=0)[labels, folds, every]
+            losses = -log_softmax(logits, axis=0)[labels, folds, every] * judging
             held_out = HeldOut(losses, logits.argmax(axis=0)[folds, every] == labels)
         # A weaker penalty has to earn its place: far along the path the log loss is flat.
         better = held_out.losses.mean() < least * (1 - _LEAST_GAIN)
@@ -178,7 +189,7 @@ def _solve(
     Args:
         basis: of n images.
         targets: (n, k) one-hot; or any 0 and 1.
-        trained_on: (n, folds): whether a fold trains on an image.
+        trained_on: (n, folds): how much an image counts in a fold, 0 where it is held out.
         strength: the inverse penalty.
         start: an earlier solution to start from.
         tolerance: of the gradient, in the scaled space.
@@ -240,7 +251,7 @@ class _ScaledProblem:
         decay: (r,): the penalty of each axis after scaling.
         bias_scale: the bias is kept multiplied by this.
         targets: (k, 1, n) one-hot.
-        weight: (folds, n): 1 where a fold trains on an image, else 0.
+        weight: (folds, n): how much an image counts in a fold; 0 where it is held out.
         misfit_and_error: logits (k, folds, n) and targets -> the loss of each image (folds, n), and its slope.
     """
 

@@ -32,6 +32,20 @@ def check_recipe(recipe: Recipe, folder: ImageFolder) -> None:
             f"--fine-tune {recipe.fine_tune} is not there yet for pictures with several names, as those of "
             f"{folder.root} are. Use --fine-tune off, which is the default; a better network may help: --backbone auto."
         )
+    check_weights(recipe.class_weights)
+
+
+def check_weights(choice: str) -> None:
+    """Refuse to weigh classes of images that may have several: there is nothing that all of them sum to.
+
+    Raises:
+        DataError: it was asked for.
+    """
+    if choice == "balanced":
+        raise DataError(
+            "--class-weights balanced is for pictures with one name each; these may have several, of which each is a "
+            "question of its own. Leave it out."
+        )
 
 
 def misfit_and_error(logits: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:

@@ -18,18 +18,21 @@ from headstart.learning.choosing import Candidate, choose_candidate
 from headstart.learning.halving import halve, rungs
 from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import LinearHead
+from headstart.learning.pacing import Cost, Pace
 from headstart.learning.seeing import Eyes, learn, part_of
 from headstart.networks.backbone import AS_IS
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import Weights
 from headstart.pictures.folder import ImageFile
 from headstart.progress import Budget, Progress, TimeIsUpError
-from headstart.recipe import Recipe
+from headstart.recipe import NUM_SCREENED, Recipe
 from headstart.scoring.comparison import Ranked
 from headstart.scoring.intervals import cross_validated
 from headstart.scoring.paired import TIED_ABOVE, mcnemar
 
 Tell = Callable[[Ranked], None]
+
+_WORTHWHILE = 1.5  # Times as many images as before, for a rung that the time does not suffice for.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +61,17 @@ def compare_backbones(
         class_names: in order.
         networks: with their weights.
         recipe: of which the image size and the seed matter.
-        budget: when it is used up, what is known by then is ranked.
+        budget: when it is used up, what is known by then is ranked; see `Pace` for how it is spent.
         tell: called with a network each time it was judged.
         progress: told how far it is.
 
     Raises:
         DataError: no network could be judged, for want of time or of images.
     """
-    watched = budget.over(progress)
-    contestants = [_Contestant(spec, weights, recipe, watched) for spec, weights in networks.items()]
-    contestants.sort(key=lambda each: each.spec.num_params * each.spec.image_size**2)  # The quickest first.
     race = _Race(images, class_names, recipe, budget, tell)
+    watched = race.pace.over(budget.over(progress))
+    contestants = [_Contestant(spec, weights, recipe, watched) for spec, weights in networks.items()]
+    contestants.sort(key=lambda each: each.work)  # The quickest first.
     history = halve(contestants, race.rungs, race.judge)
     if not history:
         problems = "; ".join(f"{name}: {reason}" for name, reason in race.left_out.items())
@@ -84,6 +87,9 @@ class _Contestant:
         self.eyes = Eyes(spec, weights, recipe.seed, self, progress)
         self.sizes = self.eyes.sizes(recipe)
         self.size = self.sizes[0]
+        self.work = float(spec.num_params * spec.image_size**2)
+        self.num_seen = 0
+        self.cost: Cost | None = None
         self.seconds = 0.0
         self.latencies: dict[int, float] = {}
 
@@ -109,6 +115,12 @@ class _Contestant:
             self.latencies[size] = self.eyes.milliseconds(size)
         return self.latencies[size]
 
+    def has_seen(self, count: int, size: int) -> None:
+        """It was judged on so many images at a size."""
+        milliseconds = self.latency(size)
+        preparation = self.cost.preparation if self.cost else max(0.0, self.seconds - count * milliseconds / 1000)
+        self.num_seen, self.size, self.cost = count, size, Cost(preparation, milliseconds)
+
 
 class _Race:
     """Judges contestants on a part of the images, and ranks them."""
@@ -119,22 +131,34 @@ class _Race:
         self._images, self._class_names, self._seed = images, class_names, recipe.seed
         self._budget, self._tell = budget, tell
         self.rungs = rungs(len(images), len(class_names))
-        self._stopped = False
-        self._num_seen: dict[_Contestant, int] = {}
+        self.pace = Pace(self.rungs, budget.left)
+        self._judged: list[dict[_Contestant, HeldOut]] = [{} for _ in self.rungs]
+        self._most: dict[int, int] = {}
+        self._stopped = self._spared = self._kept_size = False
         self.left_out: dict[str, str] = {}
 
     def judge(self, one: _Contestant, count: int, rung: int) -> HeldOut | None:
         """See `halve`."""
-        missing = count - self._num_seen.get(one, 0)
+        if not self.pace.has_time_for(one, rung, self._judged[rung]):
+            self._spare(one)
+            return None
+        count = min(count, self._most.get(rung, count))
+        missing = count - one.num_seen
         if one.latencies and missing * one.latency(one.size) / 1000 > self._budget.left():
             self._stopped = True
-            return None
+            count = self.pace.within_reach(one)
+            if self._judged[rung] or count < _WORTHWHILE * one.num_seen:
+                return None
+            self._most[rung] = count  # The leader comes first; the others are to see the same images.
         try:
             with one.at_work():
                 size = self._choose_size(one) if rung == len(self.rungs) - 1 else one.size
                 held_out = self._judge(one, size, count, rung)
                 one.latency(size)
         except TimeIsUpError:
+            if self._budget.left() >= 0:
+                self._spare(one)
+                return None
             self._stopped = True
             if not one.latencies:
                 self.left_out[one.spec.name] = "the time was used up before it could be tried"
@@ -142,9 +166,16 @@ class _Race:
         except HeadstartError as error:
             self.left_out[one.spec.name] = str(error)
             return None
-        self._num_seen[one], one.size = count, size
+        one.has_seen(count, size)
+        self._judged[rung][one] = held_out
         self._tell(self._ranked(one, held_out))
         return held_out
+
+    def _spare(self, one: _Contestant) -> None:
+        """Leave out a network for the sake of those that lead; if it was judged before, it counts as overtaken."""
+        self._spared = True
+        if not one.latencies:
+            self.left_out[one.spec.name] = "the time was kept for judging the best of the others on more images"
 
     def _judge(self, one: _Contestant, size: int, count: int, rung: int) -> HeldOut:
         part = part_of(self._images, count, self._seed)
@@ -154,6 +185,10 @@ class _Race:
         return quick if len(quick) else lesson.leave_one_out()
 
     def _choose_size(self, one: _Contestant) -> int:
+        if len(one.sizes) > 1 and not self.pace.has_time_for_sizes(one, one.size, one.sizes, NUM_SCREENED):
+            self._kept_size = True
+            return one.size
+
         def fit(candidate: Candidate, count: int) -> LinearHead:
             part = part_of(self._images, count, self._seed)
             step = f"{one.spec.name}, trying sizes"
@@ -200,3 +235,7 @@ class _Race:
         """What a reader must not miss."""
         if self._stopped:
             yield "The time was used up before every network had seen all the images that it should have."
+        if self._spared:
+            yield "The time did not suffice for every network: some of it was kept for judging the best on more images."
+        if self._kept_size:
+            yield "There was no time to try larger images."

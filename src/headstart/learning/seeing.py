@@ -16,8 +16,10 @@ from headstart.features.latency import glance
 from headstart.features.pooling import ACTIVATIONS, POOLED, has_two_scales, pooled_blocks
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
 from headstart.learning.held_out import HeldOut
-from headstart.learning.logistic import LinearHead, fit_linear_head
+from headstart.learning.logistic import FREE, LinearHead, Restraint, fit_linear_head
+from headstart.learning.nearest import fit_nearest_head
 from headstart.learning.ridge import gain_from_all, leave_one_out
+from headstart.learning.weighing import Weighed, fit_weighed
 from headstart.networks.backbone import AS_IS
 from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
@@ -129,10 +131,12 @@ class Eyes:
             self._extractors[size, output] = Extractor(self.plan(size), output)
         return self._extractors[size, output]
 
-    def counts(self, images: Sequence[ImageFile]) -> dict[str, Any]:
-        """How many of some images were computed and how many were there, and how fast."""
-        computed = sum(image.name in self._computed for image in images)
-        speed = self._num_passes / self._seconds if self._seconds else 0.0
+    def counts(self, images: Sequence[ImageFile], *others: Eyes) -> dict[str, Any]:
+        """How many of some images were computed, by this network or others, how many were there, and how fast."""
+        every = (self, *others)
+        computed = sum(any(image.name in each._computed for each in every) for image in images)
+        seconds = sum(each._seconds for each in every)
+        speed = sum(each._num_passes for each in every) / seconds if seconds else 0.0
         return {"computed": computed, "reused": len(images) - computed, "images_per_second": round(speed, 1)}
 
 
@@ -171,9 +175,30 @@ class Lesson:
     units: npt.NDArray[np.int64]
     blocks: tuple[int, ...]
 
-    def linear_head(self, seed: int) -> LinearHead:
+    def linear_head(self, seed: int, restraint: Restraint = FREE) -> LinearHead:
         """The head that is shipped."""
-        return fit_linear_head(self.features, self.labels, self.num_classes, self.units, seed=seed, blocks=self.blocks)
+        return fit_linear_head(
+            self.features,
+            self.labels,
+            self.num_classes,
+            self.units,
+            seed=seed,
+            blocks=self.blocks,
+            restraint=restraint,
+        )
+
+    def weighed_head(self, choice: str, seed: int) -> Weighed:
+        """That head with its classes weighed or not; see `fit_weighed`."""
+        return fit_weighed(
+            choice,
+            self.labels,
+            self.num_classes,
+            lambda weights: self.linear_head(seed, Restraint(class_weights=weights)),
+        )
+
+    def nearest_head(self, seed: int) -> LinearHead:
+        """The nearest class mean instead."""
+        return fit_nearest_head(self.features, self.labels, self.num_classes, self.units, seed=seed, blocks=self.blocks)
 
     def cross_validated(self, seed: int) -> HeldOut:
         """What that head says of images that it did not learn from."""

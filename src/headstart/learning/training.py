@@ -14,6 +14,7 @@ import numpy.typing as npt
 from headstart.errors import DataError, RunError
 from headstart.features.extract import Features
 from headstart.learning.choosing import Candidate
+from headstart.learning.class_weights import ClassWeights
 from headstart.learning.classifier import Classifier
 from headstart.learning.fine_tuning import RESTRAINT, Frozen, fine_tune
 from headstart.learning.heads import (
@@ -26,17 +27,16 @@ from headstart.learning.heads import (
 )
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
-from headstart.learning.logistic import FREE, LinearHead, Restraint, fit_linear_head
-from headstart.learning.nearest import fit_nearest_head
+from headstart.learning.logistic import FREE, LinearHead, Restraint
+from headstart.learning.pairing import Alone, join
 from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
 from headstart.learning.tuning import Diary
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
 from headstart.networks.rows import BackboneSpec
-from headstart.networks.weights import Weights, find_weights
+from headstart.networks.weights import find_weights
 from headstart.pictures.decode import decode, read
 from headstart.pictures.folder import ImageFile, ImageFolder
-from headstart.pictures.split import unit_numbers
 from headstart.progress import Progress
 from headstart.recipe import Recipe
 
@@ -59,6 +59,8 @@ class Trained:
         candidate: how the images are seen.
         spec_name: the backbone's name.
         weights: source, sha256, licence and note of the weights.
+        networks: that one, and the one that sees with it if there is one: of each the backbone, the source, sha256 and
+            licence of its weights, and their fingerprint.
         fingerprint: the hash of the backbone's weights as loaded.
         feature_counts: computed, reused, images_per_second.
         history: one row per epoch, if the head was trained in epochs.
@@ -76,6 +78,7 @@ class Trained:
     candidate: Candidate
     spec_name: str
     weights: dict[str, str]
+    networks: tuple[dict[str, str], ...]
     fingerprint: str
     feature_counts: dict[str, Any]
     history: tuple[dict[str, float], ...]
@@ -109,7 +112,7 @@ class Trained:
 def train(
     folder: ImageFolder,
     splits: Sequence[str],
-    spec: BackboneSpec,
+    specs: Sequence[BackboneSpec],
     recipe: Recipe,
     clock: Clock,
     progress: Progress,
@@ -122,15 +125,17 @@ def train(
     Args:
         folder: the images.
         splits: of each of them.
-        spec: the network.
+        specs: the network; and another that may see with it.
         recipe: what was asked for.
         clock: counts the seconds of each step.
         progress: told how far it is.
         diary: of fine-tuning.
     """
-    weights = find_weights(spec, recipe.weights, progress=progress)
+    weights = [find_weights(spec, recipe.weights, progress=progress) for spec in specs]
     keras.utils.set_random_seed(recipe.seed)
-    eyes = Eyes(spec, weights, recipe.seed, clock, progress)
+    eyes, *partners = (
+        Eyes(spec, found, recipe.seed, clock, progress) for spec, found in zip(specs, weights, strict=True)
+    )
     with clock.measures("head"):
         pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
         choice = choose_how_to_see(pool, folder.class_names, eyes, recipe)
@@ -144,21 +149,24 @@ def train(
         if recipe.fine_tune != "off":
             with clock.measures("fine_tune"):
                 fitted = fine_tune(job, eyes, _frozen(job, eyes, features.values, fitted), diary)
+        joined = join(job, eyes, partners, Alone(fitted, choice.sentence))
+        fitted = joined.fitted
     return Trained(
         classifier=Classifier(fitted.model, folder.class_names, folder.is_multi_label),
         folder=folder,
         splits=tuple(splits),
         test_images=tuple(image for image, split in zip(folder.images, splits, strict=True) if split == "test"),
         test_probabilities=fitted.test_probabilities,
-        candidate=choice.candidate,
-        spec_name=spec.name,
-        weights=_weights_facts(weights, eyes.fingerprint),
+        candidate=joined.candidate,
+        spec_name=eyes.spec.name,
+        weights=_weights_facts(eyes),
+        networks=tuple(_network_facts(each) for each in joined.sees),
         fingerprint=eyes.fingerprint,
-        feature_counts=eyes.counts(folder.images),
+        feature_counts=eyes.counts(folder.images, *partners),
         history=fitted.history,
-        head_note=" ".join(filter(None, (fitted.note, choice.sentence))),
+        head_note=joined.note,
         fine_tuned=fitted.fine_tuned,
-        notes=_notes(weights, recipe, choice.candidate),
+        notes=_notes(joined.sees, recipe, joined.candidate),
         backend=f"{keras.backend.backend()}, features by {engine_name()}",
     )
 
@@ -190,7 +198,16 @@ def _fit_in_epochs(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fit
     labels, recipe = job.labels(), job.recipe
     train, val = (LabelledFeatures(values[job.is_in(side)], labels[job.is_in(side)]) for side in ("train", "val"))
     fit, grow = (fit_flatten_head, grow_flatten_head) if recipe.head == "flatten" else (fit_mlp_head, grow_mlp_head)
-    head = fit(train, val, job.num_classes, epochs=recipe.epochs, seed=recipe.seed, progress=eyes.progress)
+    is_balanced = recipe.class_weights == "balanced"
+    head = fit(
+        train,
+        val,
+        job.num_classes,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        class_weights=ClassWeights.balanced(train.labels, job.num_classes) if is_balanced else None,
+        progress=eyes.progress,
+    )
     best = min(head.history, key=lambda row: row["val_loss"])
     note = f"Trained for {len(head.history)} epochs; the weights are those of epoch {best['epoch']}."
     model = grow(eyes.plan(job.candidate.image_size).build(job.candidate.views), head, job.candidate.output)
@@ -199,14 +216,16 @@ def _fit_in_epochs(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fit
 
 def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitted:
     """A linear head; its one number is cross-validated, so it learns from the validation images too."""
-    head = _linear_head(job, eyes, values, "train", "val")
+    weighed = job.weighed_head(job.lesson(values, eyes.blocks(job.candidate), "train", "val"))
+    head = weighed.head
     backbone = eyes.plan(job.candidate.image_size).build(job.candidate.views)
     model = grow_linear_head(backbone, head, job.candidate.output)
     chosen = "was chosen by cross-validation" if len(head.held_out) else "is the default: too few images to choose"
     name, number = _NAMES[job.recipe.head]
     name += " for each name" if head.is_multi_label else ""
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
-    return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note)
+    note = " ".join(filter(None, (note, weighed.sentence)))
+    return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note, held_out=head.held_out)
 
 
 def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted) -> Frozen:
@@ -222,30 +241,42 @@ def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitte
 def _linear_head(
     job: Job, eyes: Eyes, values: npt.NDArray[np.float32], *sides: str, restraint: Restraint = FREE
 ) -> LinearHead:
-    learns = job.is_in(*sides)
-    units = unit_numbers([image for image, mine in zip(job.folder.images, learns, strict=True) if mine])
-    labels, blocks, seed = job.labels()[learns], eyes.blocks(job.candidate), job.recipe.seed
+    lesson = job.lesson(values, eyes.blocks(job.candidate), *sides)
     if job.recipe.head == "nearest":
-        return fit_nearest_head(values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks)
-    return fit_linear_head(
-        values[learns], labels, job.num_classes, units, seed=seed, blocks=blocks, restraint=restraint
-    )
+        return lesson.nearest_head(job.recipe.seed)
+    return lesson.linear_head(job.recipe.seed, restraint)
 
 
-def _weights_facts(weights: Weights, fingerprint: str) -> dict[str, str]:
+def _weights_facts(eyes: Eyes) -> dict[str, str]:
+    weights = eyes.weights
     note = "" if weights.path else "Random weights, as asked for with --weights none."
     return {
         "source": weights.source,
-        "sha256": weights.sha256 or fingerprint,
+        "sha256": weights.sha256 or eyes.fingerprint,
         "licence": weights.licence,
         "note": note,
     }
 
 
-def _notes(weights: Weights, recipe: Recipe, candidate: Candidate) -> tuple[str, ...]:
+def _network_facts(eyes: Eyes) -> dict[str, str]:
+    facts = _weights_facts(eyes)
+    return {"backbone": eyes.spec.name, **facts, "fingerprint": eyes.fingerprint}
+
+
+def _notes(sees: Sequence[Eyes], recipe: Recipe, candidate: Candidate) -> tuple[str, ...]:
     notes = []
-    if weights.path is None:
+    if len(sees) > 1:
+        name, facts = sees[-1].spec.name, _weights_facts(sees[-1])
+        licence = f", licence {facts['licence']}" if facts["licence"] else ""
+        notes.append(f"{name} sees with it; its weights: {facts['source']}, SHA-256 {facts['sha256']}{licence}.")
+    if sees[0].weights.path is None:
         notes.append("The backbone's weights are random (--weights none): nothing was transferred, expect little.")
+    if recipe.class_weights == "balanced" and recipe.head != "nearest":
+        notes.append(
+            "Each class counted alike in training, however many images it has (--class-weights balanced): the "
+            "probabilities are what they would be if all classes were equally common, so those of rare classes are "
+            "higher than they come true here."
+        )
     if recipe.image_size is not None and candidate.image_size != recipe.image_size:
         notes.append(
             f"Images are {candidate.image_size} pixels instead of {recipe.image_size}: these weights are exact only at "
