@@ -114,9 +114,9 @@ def test_whatever_the_budget_the_best_that_was_tried_is_found_and_more_time_goes
     assert depths[5] == 2000, "from 40 seconds on: to try all eight on 128 images alone takes 78"
 
 
-def test_a_guess_is_the_median_of_what_the_others_say():
+def test_a_guess_is_the_median_of_what_the_others_say_and_the_longest_preparation():
     known = [(10.0, Cost(1.0, 5.0)), (20.0, Cost(3.0, 30.0)), (10.0, Cost(2.0, 10.0))]
-    assert guess(40.0, known) == Cost(2.0, 40.0)
+    assert guess(40.0, known) == Cost(3.0, 40.0)
     assert Cost(2.0, 40.0).seconds(100) == 6.0
     assert Cost(2.0, 40.0).again().seconds(100) == 5.0
 
@@ -137,10 +137,23 @@ def test_a_network_that_takes_more_than_was_thought_is_stopped():
     tell("a step", 2, 2)
 
 
+def test_where_the_last_rung_is_out_of_reach_the_next_one_is_kept():
+    track = Track(90.0)
+    leader, other = Network("leader", 20, 0.3), Network("other", 60, 0.5, preparation=5.0)
+    track.judge(leader, 128, 0)
+    for now, has_time in ((10.0, True), (45.0, False), (58.0, True), (74.0, False), (85.0, True)):
+        track.now = now  # The next rung costs 8 seconds, the last 30 more; the other one 9.
+        assert track.pace.has_time_for(other, 0, track.judged[0]) is has_time, now
+
+
 def test_how_many_images_are_within_reach():
     one = Network("one", 10, 0.5, num_seen=512, cost=Cost(1.0, 10.0))
-    assert Track(10.5).pace.within_reach(one) == 512 + 900, "half a second to prepare, ten for images, one to spare"
-    assert Track(0.1).pace.within_reach(one) == 512
+    assert Track(10.0).pace.within_reach(one, 2000) == 512 + 850, "half a second to prepare, and a tenth to spare"
+    assert Track(20.0).pace.within_reach(one, 2000) == 2000
+    assert Track(0.1).pace.within_reach(one, 2000) == 512
+    one.cost = Cost(0.0, 10.0, 2.0)
+    assert Track(10.0).pace.within_reach(one, 2000) == 512 + int((9 - 1.024) / 0.012), "its head learns from all again"
+    assert one.cost.seconds(2000, 512) == pytest.approx(14.88 + 4)
 
 
 def test_larger_images_are_tried_only_where_all_could_be_seen_at_that_size():

@@ -29,14 +29,23 @@ _AGAIN = 1 / 2  # Of the preparation, for a network that was tried before: what 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs: seconds before it sees an image, and milliseconds for each."""
+    """What a network costs.
+
+    Attributes:
+        preparation: seconds before it sees an image.
+        milliseconds: for each image.
+        fitting: milliseconds for each image that its head learns from; 0 while that is not known, since the quick look
+            of the first rung fits another.
+    """
 
     preparation: float
     milliseconds: float
+    fitting: float = 0.0
 
-    def seconds(self, num_images: int) -> float:
-        """For so many images."""
-        return self.preparation + num_images * self.milliseconds / 1000
+    def seconds(self, num_images: int, num_seen: int = 0) -> float:
+        """For so many images, of which it has seen some."""
+        network, head = (num_images - num_seen) * self.milliseconds, num_images * self.fitting
+        return self.preparation + (network + head) / 1000
 
     def again(self) -> Cost:
         """What it costs the next time."""
@@ -61,8 +70,12 @@ One = TypeVar("One", bound=Runner)
 
 
 def guess(work: float, known: Sequence[tuple[float, Cost]]) -> Cost:
-    """What a network of so much work will cost, by the work and the cost of others: the median of what they say."""
-    preparation = float(np.median([cost.preparation for _, cost in known]))
+    """What a network of so much work will cost, by the work and the cost of others.
+
+    The milliseconds are the median of what they say. The preparation is the longest: the networks come with the
+    smallest first, and one that is being compiled cannot be stopped.
+    """
+    preparation = max(cost.preparation for _, cost in known)
     milliseconds = float(np.median([cost.milliseconds / other for other, cost in known])) * work
     return Cost(preparation, milliseconds)
 
@@ -88,30 +101,33 @@ class Pace:
         left = self._left()
         if math.isinf(left) or not judged or rung == len(self._counts) - 1:
             return True
-        reserve = self._reserve(rung, judged)
-        if reserve > left:  # The leader cannot go deeper anyhow: then rather look at the others.
+        reserve = self._reserve(left, rung, judged)
+        if not reserve:
             return True
-        cost = (
-            one.cost.again() if one.cost else guess(one.work, [(each.work, each.cost) for each in judged if each.cost])
-        )
+        known = [(each.work, each.cost) for each in judged if each.cost]
+        cost = one.cost.again() if one.cost else guess(one.work, known)
         self._reserved = reserve
-        return left - cost.seconds(self._counts[rung] - one.num_seen) >= reserve
+        return left - cost.seconds(self._counts[rung], one.num_seen) >= reserve
 
-    def _reserve(self, rung: int, judged: Mapping[One, HeldOut]) -> float:
-        """Seconds that are kept for those who are ahead. Only whole rungs count: half of one would tell nothing."""
+    def _reserve(self, left: float, rung: int, judged: Mapping[One, HeldOut]) -> float:
+        """Seconds that are kept for those who are ahead; none where the leader cannot reach the next rung anyhow."""
         leader, *others = survivors(judged)
-        steps = [following - here for here, following in itertools.pairwise(self._counts[rung:])]
-        courses = list(itertools.accumulate(_cost(leader).seconds(step) for step in steps))
-        affordable = [course for course in courses if course <= _SHARE_OF_THE_LEADER * self._total]
+        steps = [(following, here) for here, following in itertools.pairwise(self._counts[rung:])]
+        courses = list(itertools.accumulate(_cost(leader).seconds(*step) for step in steps))
+        if courses[0] > left:
+            return 0.0
+        affordable = [course for course in courses if course <= min(left, _SHARE_OF_THE_LEADER * self._total)]
         ahead = max(affordable, default=courses[0])
-        beside = sum(_cost(each).seconds(steps[0]) for each in others)
+        beside = sum(_cost(each).seconds(*steps[0]) for each in others)
         return max(ahead, min(_SHARE_KEPT * self._total, ahead + beside))
 
-    def within_reach(self, one: Runner) -> int:
-        """How many images a network that was tried can have seen before the time is up, with a little to spare."""
+    def within_reach(self, one: Runner, count: int) -> int:
+        """On how many images, up to a number, a network can be judged before the time is up, with a little to spare."""
         cost = _cost(one)
-        seconds = _NOT_TO_SPARE * max(0.0, self._left() - cost.preparation)
-        return one.num_seen + int(1000 * seconds / max(cost.milliseconds, 1e-6))
+        if not one.cost or cost.seconds(count, one.num_seen) <= self._left():
+            return count
+        seconds = _NOT_TO_SPARE * self._left() - cost.seconds(one.num_seen, one.num_seen)
+        return one.num_seen + max(0, int(1000 * seconds / max(cost.milliseconds + cost.fitting, 1e-6)))
 
     def has_time_for_sizes(self, one: Runner, size: int, sizes: Sequence[int], num_tried: int) -> bool:
         """Whether a network can be tried at several sizes, and then see all images at the largest of them."""

@@ -115,11 +115,13 @@ class _Contestant:
             self.latencies[size] = self.eyes.milliseconds(size)
         return self.latencies[size]
 
-    def has_seen(self, count: int, size: int) -> None:
-        """It was judged on so many images at a size."""
+    def has_seen(self, count: int, size: int, seconds: float) -> None:
+        """It was judged on so many images at a size, which took so long."""
         milliseconds = self.latency(size)
-        preparation = self.cost.preparation if self.cost else max(0.0, self.seconds - count * milliseconds / 1000)
-        self.num_seen, self.size, self.cost = count, size, Cost(preparation, milliseconds)
+        beside = max(0.0, seconds - (count - self.num_seen) * milliseconds / 1000)
+        # From the second time on what is beside the network is, above all, to fit the head, over and over.
+        self.cost = Cost(0.0, milliseconds, 1000 * beside / count) if self.cost else Cost(beside, milliseconds)
+        self.num_seen, self.size = count, size
 
 
 class _Race:
@@ -143,13 +145,13 @@ class _Race:
             self._spare(one)
             return None
         count = min(count, self._most.get(rung, count))
-        missing = count - one.num_seen
-        if one.latencies and missing * one.latency(one.size) / 1000 > self._budget.left():
+        reach = self.pace.within_reach(one, count)
+        if reach < count:
             self._stopped = True
-            count = self.pace.within_reach(one)
-            if self._judged[rung] or count < _WORTHWHILE * one.num_seen:
+            if self._judged[rung] or reach < _WORTHWHILE * one.num_seen:
                 return None
-            self._most[rung] = count  # The leader comes first; the others are to see the same images.
+            self._most[rung] = count = reach  # The leader comes first; the others are to see the same images.
+        before = one.seconds
         try:
             with one.at_work():
                 size = self._choose_size(one) if rung == len(self.rungs) - 1 else one.size
@@ -166,7 +168,7 @@ class _Race:
         except HeadstartError as error:
             self.left_out[one.spec.name] = str(error)
             return None
-        one.has_seen(count, size)
+        one.has_seen(count, size, one.seconds - before)
         self._judged[rung][one] = held_out
         self._tell(self._ranked(one, held_out))
         return held_out
