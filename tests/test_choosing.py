@@ -25,7 +25,7 @@ def features(signal, seed, num_views=1):
     return rows.astype(np.float32)
 
 
-def choose(by_candidate, views="auto", labels=LABELS, sizes=SIZES):
+def choose(by_candidate, views="auto", labels=LABELS, sizes=SIZES, stages=()):
     """The choice, and the candidates whose features were asked for."""
     asked = []
 
@@ -34,7 +34,7 @@ def choose(by_candidate, views="auto", labels=LABELS, sizes=SIZES):
         rows = by_candidate(candidate)[: len(labels)][:count]
         return fit_linear_head(rows, labels[:count], NUM_CLASSES, np.arange(len(rows)), seed=0)
 
-    return choose_candidate(sizes, views, fit), asked
+    return choose_candidate(sizes, views, fit, stages=stages), asked
 
 
 def test_the_larger_size_is_taken_where_it_helps():
@@ -105,7 +105,7 @@ def test_a_single_size_still_tries_the_views():
 def test_too_few_images_keep_the_plainest_way_and_say_so():
     choice, _ = choose(lambda each: features(1.0, 8, len(each.views)), labels=LABELS[:3])
     assert choice.candidate == Candidate(64, AS_IS)
-    assert choice.sentence == "There are too few images to try other sizes or views."
+    assert choice.sentence == "There are too few images to try other sizes, views or stages."
 
 
 def test_a_candidate_reads_as_a_person_would_say_it():
@@ -119,3 +119,47 @@ def test_many_views_can_be_asked_for_and_are_flips_where_there_is_one_scale():
     assert {each for each, _ in asked} == {MANY, MANY.at(128)}
     choice = choose_candidate((64,), "many", lambda *_: None, two_scales=False)
     assert choice.candidate == Candidate(64, FLIPS)
+
+
+# --- a stage less -----------------------------------------------------------------------------------------------------
+
+STAGES = ("stage1", "stage2", "stage3")
+
+
+def test_a_stage_that_only_disturbs_is_left_out():
+    choice, asked = choose(lambda each: features(3.0 if each.without == "stage3" else 1.0, 1), stages=STAGES)
+    assert choice.candidate == Candidate(64, AS_IS, without="stage3")
+    assert [each.without for each, _ in asked[-2:]] == ["stage1", "stage3"]
+    assert {count for _, count in asked[-2:]} == {640}, "on the images that the views were tried on"
+    assert choice.sentence.startswith("64 px without stage3 chosen by cross-validated log loss")
+
+
+def test_all_stages_are_heard_where_it_may_be_noise():
+    """Better by less than two standard errors on every image; two more are tried, so one is not enough."""
+    plain = features(2.0, 3)
+    other = plain.copy()
+    other[:9] = features(2.3, 30)[:9]
+    choice, _ = choose(lambda each: other if each.without else plain, views="one", stages=STAGES)
+    assert choice.candidate.without == ""
+
+
+def test_a_stage_is_left_out_of_the_way_of_seeing_that_was_chosen():
+    choice, asked = choose(
+        lambda each: features((4.0 if each.image_size == 128 else 0.7) + 2 * (each.without == "stage1"), 1),
+        stages=STAGES,
+    )
+    assert choice.candidate == Candidate(128, AS_IS, without="stage1")
+    assert asked[-2:] == [(Candidate(128, AS_IS, without=name), 320) for name in ("stage1", "stage3")]
+
+
+def test_two_stages_are_too_few_to_leave_one_out():
+    _, asked = choose(lambda each: features(1.0, 7, len(each.views)), stages=STAGES[:2])
+    assert not any(each.without for each, _ in asked)
+
+
+def test_with_size_and_views_given_the_stages_are_tried_on_their_own():
+    choice, asked = choose(
+        lambda each: features(4.0 if each.without == "stage1" else 0.7, 1), "one", sizes=(64,), stages=STAGES
+    )
+    assert [each.without for each, _ in asked] == ["stage1", "stage3", ""]
+    assert choice.candidate.without == "stage1"

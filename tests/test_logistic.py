@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from headstart.features.blocks import Unheard
 from headstart.learning import basis, logistic
 from headstart.learning.logistic import STRENGTHS, assign_folds, fit_linear_head
 
@@ -208,6 +209,15 @@ def test_blocks_count_alike_however_wide_they_are():
     assert alike.held_out.loss < 0.9 * plain.held_out.loss
     with pytest.raises(ValueError, match=r"blocks of \[4, 300\] features do not make 404"):
         fit(features, labels, 2, blocks=[4, 300])
+
+
+def test_what_is_not_heard_is_as_if_it_were_not_there():
+    features, labels = problem(60, 10, 3, seed=4)
+    found = fit(features, labels, 3, blocks=(4, Unheard(2), 4))
+    without = fit(np.delete(features, (4, 5), axis=2), labels, 3, blocks=(4, 4))
+    np.testing.assert_array_equal(found.kernel[4:6], 0)
+    np.testing.assert_allclose(np.delete(found.kernel, (4, 5), axis=0), without.kernel, atol=1e-4)
+    assert found.strength == without.strength
 
 
 def test_blocks_of_one_width_change_nothing():

@@ -97,5 +97,5 @@ def test_images_of_several_names_are_not_weighed():
     heads = Heads(0.5, 0.3, 0.3)
     assert fit_weighed("auto", several, 2, heads.fit).sentence == ""
     assert heads.asked == ["plain"]
-    with pytest.raises(DataError, match="^--class-weights balanced is for pictures with one name each;"):
+    with pytest.raises(DataError, match=r"^--class-weights balanced is for pictures with one name each;"):
         fit_weighed("balanced", several, 2, heads.fit)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headstart.errors import UnknownNameError
+from headstart.features.blocks import Unheard
 from headstart.networks.backbone import Backbone
 from headstart.networks.backend import keras
 from headstart.networks.rows import BackboneSpec
@@ -89,12 +90,26 @@ def has_two_scales(spec: BackboneSpec, image_size: int) -> bool:
     return flexible and spec.smallest_size <= smaller_side(image_size) < image_size
 
 
-def pooled_blocks(stages: Sequence[Stage], output: str = POOLED, *, has_token: bool) -> tuple[int, ...]:
-    """How many of the pooled features each mean, maximum and deviation is, in order, and at last the token."""
+def pooled_blocks(
+    stages: Sequence[Stage], output: str = POOLED, *, has_token: bool, without: str = ""
+) -> tuple[int, ...]:
+    """How many of the pooled features each mean, maximum and deviation is, in order, and at last the token.
+
+    Args:
+        stages: of the backbone.
+        output: `POOLED` or `POOLED_TWICE`.
+        has_token: whether it ends in tokens.
+        without: the name of a stage whose parts shall not be heard, or "".
+    """
+    poolings = ("mean", "maximum", "deviation") if output == POOLED_TWICE else ("mean", "maximum")
+    blocks = [_width(stage, without) for stage in stages for _ in poolings]
     if output == POOLED_TWICE:
-        return tuple(stage.num_channels for stage in stages for _ in ("mean", "maximum", "deviation")) * 2
-    blocks = [stage.num_channels for stage in stages for _ in ("mean", "maximum")]
-    return (*blocks, stages[-1].num_channels) if has_token else tuple(blocks)
+        return tuple(blocks) * 2
+    return (*blocks, _width(stages[-1], without)) if has_token else tuple(blocks)
+
+
+def _width(stage: Stage, without: str) -> int:
+    return Unheard(stage.num_channels) if stage.name == without else stage.num_channels
 
 
 def feature_model(backbone: Backbone, *outputs: str) -> keras.Model:

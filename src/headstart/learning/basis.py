@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from headstart.features.blocks import Unheard
+
 Matrix = npt.NDArray[np.floating]
 
 _VIEW_PENALTY = 5.0  # 3 and 10 score alike on the solar cells; 0 scores half a point less (docs/decisions.md).
@@ -25,11 +27,15 @@ _RANK_TOLERANCE = 1e-6
 
 
 def _block_weights(blocks: Sequence[int], width: int) -> Matrix:
-    """(d,) by which standardised features are multiplied, so that each block has the variance of the average one."""
+    """(d,) by which standardised features are multiplied, so that each block has the variance of the average one.
+
+    What is not to be heard is multiplied by nothing, and so gets no weight.
+    """
     widths = np.array(blocks or [width])
     if widths.sum() != width or widths.min() < 1:
         raise ValueError(f"blocks of {list(blocks)} features do not make {width}")
-    return np.repeat(np.sqrt(widths.mean() / widths), widths).astype(np.float32)
+    heard = np.array([not isinstance(block, Unheard) for block in blocks] or [True])
+    return np.repeat(heard * np.sqrt(widths[heard].mean() / widths), widths).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

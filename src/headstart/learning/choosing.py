@@ -1,15 +1,15 @@
-"""Image size and views, chosen on a part of the training images before the rest is computed.
+"""Image size, views and stages, chosen on a part of the training images before the rest is computed.
 
 What helps is asked of the data: small defects need large images, and mirrored views help only where a mirrored
 picture keeps its label. Mirrored views come at two scales where the network has them. One step up is taken, never both:
-larger images cost three times the computing, mirrored views at two scales six times, both eighteen times. The test
-images play no part.
+larger images cost two and a half times the computing, mirrored views at two scales six times, both fifteen times. Last,
+the head is tried without the first stage and without the last, which costs no computing. The test images play no part.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from headstart.features.pooling import POOLED, POOLED_TWICE
 from headstart.learning.logistic import LinearHead
@@ -17,20 +17,31 @@ from headstart.networks.backbone import AS_IS, FLIPS
 from headstart.recipe import NUM_SCREENED, NUM_SCREENED_FOR_VIEWS
 
 _LEAST_STANDARD_ERRORS = 1.0
+_FEWEST_STAGES = 3
+_LEAST_WITHOUT_A_STAGE = 2.0  # All stages together are rarely worse (docs/decisions.md), and two more are tried.
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A way to see the images: the side in pixels, the views, and what is taken from the network (`feature_model`)."""
+    """A way to see the images.
+
+    Attributes:
+        image_size: the side in pixels.
+        views: their names.
+        output: what is taken from the network; see `feature_model`.
+        without: the name of a stage that the head does not hear, or "".
+    """
 
     image_size: int
     views: tuple[str, ...]
     output: str = POOLED
+    without: str = ""
 
     def __str__(self) -> str:
         """As a person would say it."""
         scales = " at two scales" if self.output == POOLED_TWICE else ""
-        return f"{self.image_size} px" + (f" with mirrored views{scales}" if self.views == FLIPS else scales)
+        views = f" with mirrored views{scales}" if self.views == FLIPS else scales
+        return f"{self.image_size} px{views}" + (f" without {self.without}" if self.without else "")
 
     def at(self, image_size: int) -> Candidate:
         """The same at another size."""
@@ -51,8 +62,9 @@ def choose_candidate(
     fit: Callable[[Candidate, int], LinearHead],
     *,
     two_scales: bool = True,
+    stages: Sequence[str] = (),
 ) -> Choice:
-    """Try larger images, and mirrored views if those do not help; take what helps.
+    """Try larger images, and mirrored views if those do not help; then one stage less. Take what helps.
 
     Args:
         sizes: sides in pixels, the plainest first.
@@ -60,6 +72,7 @@ def choose_candidate(
         fit: a head on so many training images, or all of them, as a candidate sees them; cross-validated, on the same
             folds for every candidate.
         two_scales: whether the network has them.
+        stages: the names of those that may be left out, from shallow to deep; none, where the head has to hear all.
     """
     many = Candidate(sizes[0], FLIPS, POOLED_TWICE if two_scales else POOLED)
     plain = {"flips": Candidate(sizes[0], FLIPS), "many": many}.get(views, Candidate(sizes[0], AS_IS))
@@ -72,15 +85,44 @@ def choose_candidate(
         # cells, 320 images found the gain of mirrored views on eight, 640 on all. Noise alone can choose them.
         if by_views[many].held_out.loss < by_views[plain].held_out.loss:
             best = many
-    trials = [trial for trial in (by_size, by_views) if trial and len(trial[plain].held_out)]
-    if not trials:
-        return Choice(best, "There are too few images to try other sizes or views." if by_size or by_views else "")
+    asked = by_views or by_size
+    count = NUM_SCREENED_FOR_VIEWS if by_views else NUM_SCREENED
+    by_stages = {each: fit(each, count) for each in _with_fewer(best, stages)}
+    if by_stages:
+        by_stages = {best: asked.get(best) or fit(best, count), **by_stages}
+        best = _least_that_is_sure(by_stages)
+    return Choice(best, _sentence(best, [trial for trial in (by_size, by_views, by_stages) if trial]))
+
+
+def _with_fewer(candidate: Candidate, stages: Sequence[str]) -> list[Candidate]:
+    """The candidate without its first stage, and without its last, where more than two are left."""
+    ends = (stages[0], stages[-1]) if len(stages) >= _FEWEST_STAGES else ()
+    return [dataclasses.replace(candidate, without=name) for name in ends]
+
+
+def _least_that_is_sure(heads: Mapping[Candidate, LinearHead]) -> Candidate:
+    """The candidate of least log loss among those that are surely better than the first; or that."""
+    first = next(iter(heads))
+    held_out = heads[first].held_out
+    sure = [
+        each
+        for each, head in heads.items()
+        if len(held_out) and held_out.standard_errors_behind(head.held_out) > _LEAST_WITHOUT_A_STAGE
+    ]
+    return min(sure, key=lambda each: heads[each].held_out.loss, default=first)
+
+
+def _sentence(best: Candidate, trials: Sequence[Mapping[Candidate, LinearHead]]) -> str:
+    """What was chosen, and how often each that was tried was right; nothing where nothing was tried."""
+    judged = [trial for trial in trials if len(next(iter(trial.values())).held_out)]
+    if not judged:
+        return "There are too few images to try other sizes, views or stages." if trials else ""
     figures = "; ".join(
-        f"on {len(trial[plain].held_out)}: "
+        f"on {len(next(iter(trial.values())).held_out)}: "
         + ", ".join(f"{each} {head.held_out.accuracy:.1%}" for each, head in trial.items())
-        for trial in trials
+        for trial in judged
     )
-    return Choice(best, f"{best} chosen by cross-validated log loss on training images (accuracy {figures}).")
+    return f"{best} chosen by cross-validated log loss on training images (accuracy {figures})."
 
 
 def _standing(first: LinearHead, other: LinearHead) -> float:

@@ -105,9 +105,9 @@ class Eyes:
         return glance(self._extractor(size, POOLED).engine(self.progress), size)
 
     def blocks(self, candidate: Candidate) -> tuple[int, ...]:
-        """How many features each mean and each maximum has."""
+        """How many features each mean and each maximum has, and which of them are not heard."""
         plan = self.plan(candidate.image_size)
-        return pooled_blocks(plan.stages, candidate.output, has_token=plan.ends_in_tokens)
+        return pooled_blocks(plan.stages, candidate.output, has_token=plan.ends_in_tokens, without=candidate.without)
 
     def look(self, images: Sequence[ImageFile], candidate: Candidate, step: str = "Computing features") -> Features:
         """The features of images, from the store or computed."""
@@ -141,7 +141,7 @@ class Eyes:
 
 
 def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], eyes: Eyes, recipe: Recipe) -> Choice:
-    """Image size and views: as asked for, or tried on a part of the training images.
+    """Image size, views and stages: as asked for, or tried on a part of the training images.
 
     Args:
         images: to learn from.
@@ -162,7 +162,11 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
 
     affordable = len(images) <= _MOST_AT_TWO_SCALES or recipe.views == "many"
     affordable = affordable and recipe.fine_tune == "off"  # A network is tuned at one scale.
-    return choose_candidate(sizes, recipe.views, fit, two_scales=affordable and has_two_scales(eyes.spec, sizes[0]))
+    two_scales = affordable and has_two_scales(eyes.spec, sizes[0])
+    # A network that is tuned learns what to hear, and a nearest mean or an mlp is not what is tried here.
+    is_tried = recipe.fine_tune == "off" and recipe.head == "linear"
+    stages = [stage.name for stage in eyes.plan(sizes[0]).stages] if is_tried else []
+    return choose_candidate(sizes, recipe.views, fit, two_scales=two_scales, stages=stages)
 
 
 @dataclasses.dataclass(frozen=True)
