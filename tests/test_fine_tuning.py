@@ -43,7 +43,7 @@ def stripes(tmp_path_factory):
 
 @pytest.fixture
 def anything_helps(monkeypatch):
-    monkeypatch.setattr(fine_tuning, "LEAST_CONFIDENCE", 0.0)
+    monkeypatch.setattr(fine_tuning, "LEAST_CONFIDENCE", 1e-12)
 
 
 @pytest.fixture
@@ -98,14 +98,14 @@ def test_where_nothing_helps_the_run_is_the_frozen_one(stripes, tmp_path, nothin
     assert run.summary()["fine_tuned"] is None
     assert rows(run.path / "predictions.csv") == rows(frozen.path / "predictions.csv")
     assert "no surer gain than noise, so it was undone. The network stays frozen." in run.facts["head_note"]
-    assert {row["phase"] for row in rows(run.path / "history.csv")} == {"stage5"}  # It looked no further.
+    assert {row["phase"] for row in rows(run.path / "history.csv")} == {"stage5", "all"}
     assert run.facts["choices"]["fine-tuned"] == "no, the network is frozen"
 
 
 def test_auto_opens_from_the_top_down_as_long_as_it_helps(stripes, tmp_path, anything_helps):
     run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **{**CHOICES, "epochs": 1})
     history = [(row["turn"], row["phase"]) for row in rows(run.path / "history.csv")]
-    assert history == [(turn, phase) for turn in ("trial", "final") for phase in ("stage5", "stage4", "all")]
+    assert history == [(turn, phase) for turn in ("trial", "final") for phase in ("stage5", "all")]
     assert run.summary()["fine_tuned"] == "all"
 
 
@@ -158,7 +158,7 @@ def test_the_verdict_is_on_paired_images():
 
     def step(gain, spread):
         after = HeldOut(hard - random.normal(gain, spread, 200), hard < 0.7)
-        return fine_tuning._Step("stage5", Tuned(before, after, (), "", 1), before)
+        return fine_tuning._Step("stage5", Tuned(before, after, (), "", 1), before, after)
 
     assert step(0.05, 0.1).is_kept  # Small beside what is hard about an image, but the same for each.
     assert not step(0.0, 0.1).is_kept
@@ -173,8 +173,51 @@ def test_noise_is_rarely_kept(num_images):
     for _ in range(1000):
         hard = random.exponential(1.0, num_images)
         before, after = (HeldOut(hard + random.normal(0, 0.1, num_images), hard < 1) for _ in range(2))
-        kept += fine_tuning._Step("all", Tuned(before, after, (), "", 1), before).is_kept
+        kept += fine_tuning._Step("all", Tuned(before, after, (), "", 1), before, after).is_kept
     assert kept < 80
+
+
+def said(right, sure, seed=0):
+    """What is said of 200 images of two classes: logits that err by as much as the seed has it."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(200) % 2
+    logits = random.normal(0, right, (200, 2))
+    logits[np.arange(200), labels] += sure
+    return HeldOut.of(logits, labels)
+
+
+def test_with_the_frozen_network_where_both_together_are_surely_better():
+    labels = np.arange(200) % 2
+    frozen, tuned = said(1.5, 2.0, seed=0), said(1.5, 2.0, seed=1)
+    step = fine_tuning._Step(
+        "all", Tuned(frozen, tuned, (), "", 1), frozen, fine_tuning._together(frozen, tuned, labels)
+    )
+    assert step.together.loss < min(frozen.loss, tuned.loss)
+    assert step.is_with_frozen
+    assert step.is_kept
+    assert step.after is step.together
+    assert step.sentence().startswith("Tuning the whole network, together with the frozen network: log loss ")
+    better = said(0.3, 4.0, seed=2)
+    step = fine_tuning._Step(
+        "all", Tuned(frozen, better, (), "", 1), frozen, fine_tuning._together(frozen, better, labels)
+    )
+    assert not step.is_with_frozen
+    assert step.after is better
+    assert step.sentence().startswith("Tuning the whole network: log loss ")
+
+
+def test_together_the_saved_model_says_what_was_scored(stripes, tmp_path, anything_helps, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "LEAST_WITH_FROZEN", -np.inf)
+    choices = {**CHOICES, "views": "many", "epochs": 1}  # The frozen part at two scales, the tuned at one.
+    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="stage5", **choices)
+    assert "together with the frozen network" in run.facts["head_note"]
+    assert "at two scales" in run.facts["choices"]["views"]
+    stored = rows(run.path / "predictions.csv")
+    predictions = run.classifier.predict([stripes / row["path"] for row in stored])
+    for row, each in zip(stored, predictions, strict=True):
+        assert each.probabilities["left"] == pytest.approx(float(row["p(left)"]), abs=1e-4)
+    names = [layer.name for layer in run.classifier.model.layers]
+    assert {"classifier_1", "classifier_2", "mean_of_logits", "probabilities"} <= set(names)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -185,8 +228,6 @@ def test_refuses_what_makes_no_sense():
         Recipe(fine_tune="atuo")
     with pytest.raises(DataError, match=r"^--fine-tune all starts from a head that is fitted at once; got --head mlp"):
         Recipe(fine_tune="all", head="mlp")
-    with pytest.raises(DataError, match=r"^A network is fine-tuned at one scale"):
-        Recipe(fine_tune="all", views="many")
     assert Recipe(fine_tune="stage4").to_json()["fine_tune"] == "stage4"
 
 

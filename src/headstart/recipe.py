@@ -84,8 +84,6 @@ class Recipe:
                 f"--fine-tune {self.fine_tune} starts from a head that is fitted at once; got --head {self.head}. Use "
                 f"--head {' or '.join(TUNABLE_HEADS)}."
             )
-        if self.fine_tune != "off" and self.views == "many":
-            raise DataError("A network is fine-tuned at one scale: use --views flips, or leave it out.")
         if self.ensemble:
             self._check_ensemble()
         if self.fine_tune != "off" and self.class_weights == "balanced":

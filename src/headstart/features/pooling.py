@@ -108,6 +108,16 @@ def pooled_blocks(
     return (*blocks, _width(stages[-1], without)) if has_token else tuple(blocks)
 
 
+def at_one_scale(stages: Sequence[Stage]) -> list[int]:
+    """Which of the features of `POOLED_TWICE` are those of `POOLED`, in order."""
+    columns: list[int] = []
+    start = 0
+    for stage in stages:
+        columns += range(start, start + 2 * stage.num_channels)
+        start += 3 * stage.num_channels  # The deviation comes third.
+    return columns
+
+
 def _width(stage: Stage, without: str) -> int:
     return Unheard(stage.num_channels) if stage.name == without else stage.num_channels
 

@@ -3,7 +3,9 @@
 The head that was fitted to frozen features comes first (LP-FT, Kumar et al. 2022, https://arxiv.org/abs/2202.10054): a
 head that knows nothing would spoil the network on its way. Then the network is opened from the top down. Every step is
 judged on the validation images against what was there before, image by image; one that is no surer gain than noise is
-undone, and the search ends. What was found is then done once more on training and validation images together.
+undone. What a step is worth is asked of the tuned network alone, and together with the frozen one: they err on other
+images, and the mean of their logits is often better than either. What was found is then done once more on training and
+validation images together.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from scipy.special import stdtrit
 from headstart.errors import DataError
 from headstart.features.decoding import decode_ahead
 from headstart.features.pooling import POOLED
-from headstart.learning.heads import grow_linear_layer, linear_layer
+from headstart.learning.heads import grow_linear_layer, grow_together, linear_layer, mean_of_logits
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.keeper import Keeper
@@ -48,29 +50,53 @@ RESTRAINT = Restraint(least_spread=0.3, most_strength=1.01e-3)
 change of the network below them upsets every answer; and a head that has every training image right has nothing left to
 ask of the network."""
 
+LEAST_WITH_FROZEN = 1.0
+"""By how many standard errors tuned and frozen network together must be better than the tuned one alone, since two take
+twice the time and room."""
+
 STATE_PREFIX = ".tuning"
 """What the files are called that an unfinished training is kept in."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """One step down: what was open, what came of it, what there was before, and so whether it is kept."""
+    """One step down: what was open, what came of it, what there was before, and so whether it is kept.
+
+    Attributes:
+        first: the lowest stage that was open.
+        tuned: what came of it.
+        before: what was said of the validation images by what there was before.
+        together: what the tuned network and the frozen one say of them together.
+    """
 
     first: str
     tuned: Tuned
     before: HeldOut
+    together: HeldOut
+
+    @property
+    def is_with_frozen(self) -> bool:
+        """Whether both together are surely better than the tuned network alone."""
+        return self.tuned.after.standard_errors_behind(self.together) > LEAST_WITH_FROZEN
+
+    @property
+    def after(self) -> HeldOut:
+        """What is said of the validation images then."""
+        return self.together if self.is_with_frozen else self.tuned.after
 
     @property
     def is_kept(self) -> bool:
+        """Whether it is a gain beyond noise."""
         if not len(self.before):
             return True
-        gain = self.before.standard_errors_behind(self.tuned.after)
+        gain = self.before.standard_errors_behind(self.after)
         return bool(gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE))  # Of one image: not a number.
 
     def sentence(self) -> str:
         """What it did to the validation images."""
-        before, after = self.before, self.tuned.after
+        before, after = self.before, self.after
         name = "the whole network" if self.first == WHOLE else f"{self.first} and above"
+        with_frozen = ", together with the frozen network" if self.is_with_frozen else ""
         figures = (
             f"log loss {before.loss:.3f} to {after.loss:.3f}, accuracy {before.accuracy:.1%} to {after.accuracy:.1%} "
             f"on {len(before)} validation images"
@@ -78,7 +104,7 @@ class _Step:
         if not len(before):
             return f"Tuning {name}: {self.tuned.best_epoch} epochs; there were no validation images to judge it by."
         verdict = "kept" if self.is_kept else "no surer gain than noise, so it was undone"
-        return " ".join(filter(None, (f"Tuning {name}: {figures}; {verdict}.", self.tuned.trouble)))
+        return " ".join(filter(None, (f"Tuning {name}{with_frozen}: {figures}; {verdict}.", self.tuned.trouble)))
 
 
 class FineTuner:
@@ -100,7 +126,7 @@ class FineTuner:
         self._backbone, self._head = self._start_from(None)
 
     def try_openings(self, head: LinearHead, frozen: HeldOut, first: str) -> list[_Step]:
-        """Open a stage, or one after the other, on the training images, until it does not help.
+        """Open a stage, or one after the other, on the training images; what does not help is undone.
 
         Args:
             head: fitted to the training images alone, so that the validation images are new to it.
@@ -112,11 +138,15 @@ class FineTuner:
         train, val = (np.flatnonzero(self._job.is_in(side)) for side in ("train", "val"))
         schedule = schedule_for(len(train), self._job.recipe.epochs)
         steps: list[_Step] = []
+        best = frozen
         for opening in openings:
-            steps.append(_Step(opening, self._tune("trial", opening, train, val, schedule), frozen))
-            if not steps[-1].is_kept:
-                break
-            frozen = steps[-1].tuned.after
+            before = self._values()
+            tuned = self._tune("trial", opening, train, val, schedule)
+            steps.append(_Step(opening, tuned, best, _together(frozen, tuned.after, self._labels[val])))
+            if steps[-1].is_kept:
+                best = steps[-1].after
+            else:
+                self._put_back(before)
         return steps
 
     def repeat(self, head: LinearHead, steps: Sequence[_Step]) -> keras.Model:
@@ -148,6 +178,13 @@ class FineTuner:
             guard.after(tail.whole)
         self.history += tuned.history
         return tuned
+
+    def _values(self) -> list[Any]:
+        return [self._backbone.model.get_weights(), self._head.get_weights()]
+
+    def _put_back(self, values: list[Any]) -> None:
+        self._backbone.model.set_weights(values[0])
+        self._head.set_weights(values[1])
 
     def _start_from(self, head: LinearHead | None) -> tuple[Backbone, Any]:
         """The network as it was pretrained, for one view, and the head that was fitted to it."""
@@ -211,9 +248,9 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     """Tune the network that a head was fitted to, where that helps.
 
     Args:
-        job: the images, and in its recipe what is to be opened.
+        job: the images, seen as a network is that is tuned: at one scale; and in its recipe what is to be opened.
         eyes: the network.
-        frozen: what the frozen network came to.
+        frozen: what the frozen network came to, at whatever scales.
         diary: of the training.
 
     Raises:
@@ -232,11 +269,15 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     probabilities = ask(
         model, [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
     )
+    if kept[-1].is_with_frozen:
+        model = grow_together(frozen.fitted.model, model)
+        probabilities = mean_of_logits(frozen.fitted.test_probabilities, probabilities)
     note = " ".join(
         [frozen.fitted.note, *sentences, "Then it was done again on training and validation images together."]
     )
     history = tuple(dataclasses.asdict(row) for row in tuner.history)
-    return Fitted(model, probabilities, history, note, kept[-1].first)
+    candidate = None if kept[-1].is_with_frozen else job.candidate
+    return Fitted(model, probabilities, history, note, kept[-1].first, candidate=candidate)
 
 
 def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float64]:
@@ -252,5 +293,12 @@ def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float
 
 
 def _openings(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The last stage, the one below too, everything: what lies between costs as much as all and gains less."""
-    return tuple(dict.fromkeys((*names[:2], WHOLE)))
+    """The last stage, which is quick; then everything: what lies between costs nearly as much, and gains less."""
+    return tuple(dict.fromkeys((*names[:1], WHOLE)))
+
+
+def _together(frozen: HeldOut, tuned: HeldOut, labels: Numbers) -> HeldOut:
+    """What two say of the same images by the mean of their logits."""
+    if frozen.logs is None or tuned.logs is None:
+        return HeldOut.nothing()
+    return HeldOut.of((frozen.logs + tuned.logs) / 2, labels)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from headstart.features.pooling import ACTIVATIONS, POOLED, pooled_features
 from headstart.learning.class_weights import ClassWeights
@@ -20,6 +21,8 @@ _HIDDEN_UNITS = 256
 _BATCH_SIZE = 32
 _PATIENCE = 5
 _SMALLEST_STD = 1e-6
+SMALLEST_PROBABILITY = 1e-12
+"""What is added to a probability before its logarithm is taken."""
 
 
 def grow_linear_head(backbone: Backbone, head: LinearHead, output: str = POOLED) -> keras.Model:
@@ -43,6 +46,25 @@ def grow_linear_layer(backbone: Backbone, layer: keras.layers.Layer, output: str
     """`grow_linear_head` with a layer that is there already; the model shares it."""
     probabilities = layer(_averaged_over_views(pooled_features(backbone, output), backbone))
     return keras.Model(backbone.model.inputs[0], probabilities, name=f"{backbone.spec.name}_linear")
+
+
+def grow_together(*classifiers: keras.Model) -> keras.Model:
+    """Several classifiers of the same pixels -> one, by the mean of their logits; they lie in it as they are."""
+    pixels = classifiers[0].inputs[0]
+    parts = [
+        keras.Model(each.inputs[0], each.outputs[0], name=f"classifier_{number}")
+        for number, each in enumerate(classifiers, 1)
+    ]
+    logits = [keras.ops.log(part(pixels) + SMALLEST_PROBABILITY) for part in parts]
+    mean = keras.layers.Average(name="mean_of_logits")(logits)
+    probabilities = keras.layers.Activation("softmax", name="probabilities")(mean)
+    return keras.Model(pixels, probabilities, name=f"{classifiers[0].name}_together")
+
+
+def mean_of_logits(*several: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What `grow_together` makes of probabilities (n, num_classes)."""
+    logits = np.mean([np.log(each + SMALLEST_PROBABILITY) for each in several], axis=0)
+    return np.asarray(softmax(logits, axis=1))
 
 
 def _averaged_over_views(tensor: Any, backbone: Backbone) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_softmax
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,16 +17,25 @@ class HeldOut:
         losses: (n,) what is lost on each image; empty where there were too few images to hold any out.
         right: (n,) whether the most likely class is the image's own.
         gain: by how much the head that learns from all images is right more often, about; 0 where that is not known.
+        logs: (n, k) the logarithms of the probabilities, where they are kept.
     """
 
     losses: npt.NDArray[np.float64]
     right: npt.NDArray[np.bool_]
     gain: float = 0.0
+    logs: npt.NDArray[np.float64] | None = None
 
     @staticmethod
     def nothing() -> HeldOut:
         """Of no image."""
         return HeldOut(np.zeros(0), np.zeros(0, np.bool_))
+
+    @staticmethod
+    def of(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> HeldOut:
+        """What logits (n, k) say of images of the classes (n,)."""
+        logs = np.asarray(log_softmax(logits, axis=1))
+        losses = -logs[np.arange(len(labels)), labels]
+        return HeldOut(losses, logs.argmax(axis=1) == labels, logs=logs)
 
     def __len__(self) -> int:
         """How many images were held out."""

@@ -73,6 +73,7 @@ class Fitted:
         note: how, in a sentence.
         fine_tuned: the lowest stage that was tuned, or "all"; None where the network stayed as it was.
         held_out: what a head that was fitted at once says of images that it did not learn from.
+        candidate: how the images are seen, where that is otherwise than the job says.
     """
 
     model: Any
@@ -81,3 +82,4 @@ class Fitted:
     note: str
     fine_tuned: str | None = None
     held_out: HeldOut = dataclasses.field(default_factory=HeldOut.nothing)
+    candidate: Candidate | None = None

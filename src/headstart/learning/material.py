@@ -15,10 +15,11 @@ from headstart.errors import DataError
 from headstart.features.decoding import decode_ahead
 from headstart.features.extract import Features
 from headstart.pictures.folder import ImageFile
-from headstart.pictures.views import seen
+from headstart.pictures.views import seen, varied
 from headstart.progress import Progress
 
 Numbers = npt.NDArray[np.int64]
+Random = np.random.Generator
 
 _IN_MEMORY = 1 << 30  # Bytes; more goes to a file that the system reads as it is needed.
 _BYTES_AT_ONCE = 256 << 20  # Read at a time.
@@ -34,8 +35,8 @@ class Material(Protocol):
 
     num_views: int
 
-    def batch(self, images: Numbers, views: Numbers) -> list[npt.NDArray[np.float32]]:
-        """The inputs of the tail for images, by their numbers, each in one view."""
+    def batch(self, images: Numbers, views: Numbers, random: Random | None = None) -> list[npt.NDArray[np.float32]]:
+        """The inputs of the tail for images, by their numbers, each in one view; varied a little, where that can be."""
         ...
 
 
@@ -61,8 +62,8 @@ class StoredMaterial:
             self._activations[start:stop] = features.of(cut, start, stop)
             self._constants[start:stop] = features.of(pooled, start, stop)[..., :num_constants]
 
-    def batch(self, images: Numbers, views: Numbers) -> list[npt.NDArray[np.float32]]:
-        """See `Material.batch`."""
+    def batch(self, images: Numbers, views: Numbers, random: Random | None = None) -> list[npt.NDArray[np.float32]]:
+        """See `Material.batch`; what is stored cannot be varied."""
         return [np.asarray(self._activations[images, views], np.float32), self._constants[images, views]]
 
 
@@ -88,10 +89,12 @@ class PixelMaterial:
             raise DataError(f"An image cannot be used any more: {next(iter(failed.values()))}.")
         progress("Reading the pixels", len(images), len(images))
 
-    def batch(self, images: Numbers, views: Numbers) -> list[npt.NDArray[np.float32]]:
+    def batch(self, images: Numbers, views: Numbers, random: Random | None = None) -> list[npt.NDArray[np.float32]]:
         """See `Material.batch`."""
-        pairs = zip(images, views, strict=True)
-        return [np.stack([seen(self._views[view], self._pixels[image]) for image, view in pairs]).astype(np.float32)]
+        shown = [seen(self._views[view], self._pixels[image]) for image, view in zip(images, views, strict=True)]
+        if random is None:
+            return [np.stack(shown).astype(np.float32)]
+        return [np.stack([varied(each, random) for each in shown])]
 
 
 def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

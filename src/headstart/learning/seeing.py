@@ -161,7 +161,6 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
         return learn(part, class_names, eyes, candidate, "Trying sizes and views").linear_head(recipe.seed)
 
     affordable = len(images) <= _MOST_AT_TWO_SCALES or recipe.views == "many"
-    affordable = affordable and recipe.fine_tune == "off"  # A network is tuned at one scale.
     two_scales = affordable and has_two_scales(eyes.spec, sizes[0])
     # A network that is tuned learns what to hear, and a nearest mean or an mlp is not what is tried here.
     is_tried = recipe.fine_tune == "off" and recipe.head == "linear"

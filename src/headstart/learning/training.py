@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from headstart.errors import DataError, RunError
 from headstart.features.extract import Features
+from headstart.features.pooling import POOLED, POOLED_TWICE, at_one_scale
 from headstart.learning.choosing import Candidate
 from headstart.learning.class_weights import ClassWeights
 from headstart.learning.classifier import Classifier
 from headstart.learning.fine_tuning import RESTRAINT, Frozen, fine_tune
 from headstart.learning.heads import (
+    SMALLEST_PROBABILITY,
     LabelledFeatures,
     fit_flatten_head,
     fit_mlp_head,
@@ -42,7 +44,6 @@ from headstart.recipe import Recipe
 
 _NUM_CHECKED = 4  # Keras runs them eagerly, and keeps every activation: 0.3 GB each at 385 px.
 _LARGEST_DIFFERENCE = 1e-4
-_SMALLEST_PROBABILITY = 1e-12
 _NAMES = {"linear": ("Logistic regression", "strength"), "nearest": ("Nearest class mean", "sharpness")}
 
 
@@ -148,7 +149,7 @@ def train(
         progress("Fitting the head", 1, 1)
         if recipe.fine_tune != "off":
             with clock.measures("fine_tune"):
-                fitted = fine_tune(job, eyes, _frozen(job, eyes, features.values, fitted), diary)
+                fitted = _tuned(job, eyes, features.values, fitted, diary)
         joined = join(job, eyes, partners, Alone(fitted, choice.sentence))
         fitted = joined.fitted
     return Trained(
@@ -157,7 +158,7 @@ def train(
         splits=tuple(splits),
         test_images=tuple(image for image, split in zip(folder.images, splits, strict=True) if split == "test"),
         test_probabilities=fitted.test_probabilities,
-        candidate=joined.candidate,
+        candidate=fitted.candidate or joined.candidate,
         spec_name=eyes.spec.name,
         weights=_weights_facts(eyes),
         networks=tuple(_network_facts(each) for each in joined.sees),
@@ -228,14 +229,18 @@ def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitte
     return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note, held_out=head.held_out)
 
 
-def _frozen(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted) -> Frozen:
-    fit = functools.partial(_linear_head, job, eyes, values, restraint=RESTRAINT)
+def _tuned(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted, diary: Diary) -> Fitted:
+    """The network tuned, at one scale, where that is better than what it is frozen, at whatever scales."""
     val = job.is_in("val")
-    if not val.any():
-        return Frozen(fitted, HeldOut.nothing(), fit)
-    probabilities, labels = _linear_head(job, eyes, values, "train").probabilities(values[val]), job.labels()[val]
-    losses = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _SMALLEST_PROBABILITY))
-    return Frozen(fitted, HeldOut(losses, probabilities.argmax(axis=1) == labels), fit)
+    held_out = HeldOut.nothing()
+    if val.any():
+        probabilities = _linear_head(job, eyes, values, "train").probabilities(values[val])
+        held_out = HeldOut.of(np.log(probabilities + SMALLEST_PROBABILITY), job.labels()[val])
+    plain = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, output=POOLED))
+    if job.candidate.output == POOLED_TWICE:
+        values = values[..., at_one_scale(eyes.plan(job.candidate.image_size).stages)]
+    fit = functools.partial(_linear_head, plain, eyes, values, restraint=RESTRAINT)
+    return fine_tune(plain, eyes, Frozen(fitted, held_out, fit), diary)
 
 
 def _linear_head(

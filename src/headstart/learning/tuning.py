@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from headstart.learning.held_out import HeldOut
 from headstart.learning.keeper import Keeper
-from headstart.learning.loss import centred_crossentropy
 from headstart.learning.material import Material, Numbers
 from headstart.learning.optimizer import LayerwiseAdamW
 from headstart.learning.schedule import Schedule
@@ -27,11 +26,6 @@ from headstart.networks.backend import keras
 from headstart.networks.guard import Guard, check_epochs_differ
 from headstart.progress import Progress, silent
 
-HEAD = "probabilities"
-"""The name of the head's layer; see `heads.linear_layer`."""
-
-_HEAD_RATE = 0.1  # The head is fitted already: at the full rate it would forget that first.
-_BIAS_SIZE = 1000.0  # At a relative rate of 1e-4 and the head's, its bias moves by 0.01 in a step.
 _SECONDS_BETWEEN_STATES = 60.0
 _SMALLEST = 1e-12
 
@@ -202,14 +196,8 @@ def tune(
         RunError: the state cannot be kept, or what there is of it is damaged.
     """
     schedule = phase.schedule
-    head = model.get_layer(HEAD)
-    optimizer = LayerwiseAdamW(
-        {**phase.factors, HEAD: _HEAD_RATE},
-        {head.bias.path: _BIAS_SIZE},
-        learning_rate=schedule.learning_rate,
-        weight_decay=schedule.weight_decay,
-    )
-    model.compile(optimizer=optimizer, loss=centred_crossentropy(head.bias, schedule.label_smoothing))
+    optimizer = LayerwiseAdamW(phase.factors, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=schedule.label_smoothing))
     optimizer.build(model.trainable_variables)
     before = answers(model, lessons, lessons.val)
     guard = Guard.before(model)
@@ -249,7 +237,8 @@ def _run_epoch(course: _Course, lessons: Lessons, keeper: Keeper | None, progres
         done = facts["epoch"] * num_steps + facts["step"]
         course.optimizer.learning_rate.assign(schedule.rate_at(done, len(order)))
         model.reset_metrics()  # Keras would average over all steps before.
-        inputs = lessons.material.batch(order[batch], views[batch])
+        random = np.random.default_rng([course.phase.seed, facts["epoch"], facts["step"]])
+        inputs = lessons.material.batch(order[batch], views[batch], random)
         loss = float(model.train_on_batch(_one_or_all(inputs), one_hot[lessons.labels[order[batch]]]))
         facts["step"] += 1
         facts["loss_sum"] += loss * len(order[batch])
@@ -305,26 +294,21 @@ def answers(model: keras.Model, lessons: Lessons, images: Numbers) -> HeldOut:
     """What a model says of images, all views together: the mean of the logits, as averaged features give it."""
     if not len(images):
         return HeldOut.nothing()
-    log_probabilities = np.concatenate(
-        [_logs(model, lessons, images[start : start + _AT_ONCE]) for start in range(0, len(images), _AT_ONCE)]
-    )
-    labels = lessons.labels[images]
-    losses = -log_probabilities[np.arange(len(images)), labels]
-    return HeldOut(losses, log_probabilities.argmax(axis=1) == labels)
+    portions = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
+    logits = np.concatenate([_logits(model, lessons, portion) for portion in portions])
+    return HeldOut.of(logits, lessons.labels[images])
 
 
 _AT_ONCE = 16
 
 
-def _logs(model: keras.Model, lessons: Lessons, images: Numbers) -> npt.NDArray[np.float64]:
+def _logits(model: keras.Model, lessons: Lessons, images: Numbers) -> npt.NDArray[np.float64]:
     num_views = lessons.material.num_views
     padded = np.resize(images, _AT_ONCE)  # One shape, so that no backend compiles twice.
     inputs = lessons.material.batch(np.repeat(padded, num_views), np.tile(np.arange(num_views), _AT_ONCE))
     each = np.asarray(model.predict_on_batch(_one_or_all(inputs)), np.float64).reshape(_AT_ONCE, num_views, -1)
-    logits = np.log(each + _SMALLEST).mean(axis=1)
-    logits -= logits.max(axis=1, keepdims=True)
-    found: npt.NDArray[np.float64] = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return found[: len(images)]
+    logits: npt.NDArray[np.float64] = np.log(each + _SMALLEST).mean(axis=1)
+    return logits[: len(images)]
 
 
 def _one_or_all(inputs: list[npt.NDArray[np.float32]]) -> Any:

@@ -36,6 +36,9 @@ _SMALLEST_AREA = (
 )
 _LOG_ASPECT = math.log(4 / 3)
 
+_FARTHEST = 1 / 20  # Of the side, that a varied picture is moved.
+_BRIGHTER, _HARDER = 0.15, 0.15  # Up to so much, or so much less.
+
 
 def crop_views(number: int, seed: int) -> tuple[str, ...]:
     """The names of so many random crops."""
@@ -75,3 +78,20 @@ def seen(view: str, pixels: Pixels) -> Pixels:
     """Pixels (h, w, 3) of the part that a view shows, as it shows them."""
     turn = VIEWS.get(view)
     return np.ascontiguousarray(turn(pixels[None])[0]) if turn else pixels
+
+
+def varied(pixels: Pixels, random: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Pixels (h, w, 3) moved a little, and a little brighter or darker, harder or softer: no label hangs on that.
+
+    What comes in at an edge is what lies beside it, mirrored.
+    """
+    height, width = pixels.shape[:2]
+    far = max(1, round(min(height, width) * _FARTHEST))
+    down, right = random.integers(0, 2 * far + 1, 2)
+    moved = np.pad(pixels, ((far, far), (far, far), (0, 0)), mode="reflect")[
+        down : down + height, right : right + width
+    ]
+    mean = float(moved.mean())
+    contrast, brightness = random.uniform(1 - _HARDER, 1 + _HARDER), random.uniform(1 - _BRIGHTER, 1 + _BRIGHTER)
+    shown: npt.NDArray[np.float32] = np.clip((moved.astype(np.float32) - mean) * contrast + mean * brightness, 0, 255)
+    return shown
