@@ -71,12 +71,10 @@ def schedule_for(num_images: int, most_epochs: int) -> Schedule:
         most_epochs: as the user set it.
     """
     epochs = min(max(round(_IMAGES_SHOWN / max(num_images, 1)), _FEWEST_EPOCHS), _MOST_EPOCHS, most_epochs)
-    # A head that was fitted is hard to beat while the rate is high: what is lost there comes back as the rate falls.
-    patience = max(3, epochs // 2 + 1)
     return Schedule(
         epochs,
         min(_BATCH_SIZE, max(1, num_images)),
         _LEARNING_RATE,
         warmup_epochs=min(1.0, epochs / 4),
-        patience=patience,
+        patience=epochs,  # A fitted head is hard to beat while the rate is high; what is lost comes back as it falls.
     )
