@@ -246,7 +246,7 @@ def test_scikit_learn_is_an_extra(monkeypatch):
 def test_two_scales_are_for_so_many_images_as_memory_holds(pictures, monkeypatch, most, output):
     asked = []
 
-    def spy(sizes, views, fit, *, two_scales):
+    def spy(sizes, views, fit, *, two_scales, stages):
         asked.append(two_scales)
         return choose_candidate(sizes, "many", fit, two_scales=two_scales)
 

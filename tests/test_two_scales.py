@@ -9,6 +9,7 @@ from headstart.features.extract import Extractor
 from headstart.features.pooling import (
     POOLED,
     POOLED_TWICE,
+    at_one_scale,
     feature_model,
     has_two_scales,
     pooled_blocks,
@@ -64,6 +65,14 @@ def test_the_second_half_is_what_the_smaller_network_says():
     np.testing.assert_allclose(rows, by_hand(backbone, smaller, pixels), rtol=1e-4, atol=1e-4)
     assert both.count_params() == backbone.model.count_params(), "the layers are there once"
     assert rows.shape[-1] == sum(pooled_blocks(backbone.stages, POOLED_TWICE, has_token=False))
+
+
+def test_the_features_of_one_scale_are_among_those_of_two():
+    spec = find_backbone("MobileNetV2")
+    backbone = build_backbone(spec, find_weights(spec, "none"), 96, seed=1, dtype="float32")
+    pixels = drawn_pixels(96, 3).astype("float32")
+    one, two = (np.asarray(feature_model(backbone, each).predict(pixels, verbose=0)) for each in (POOLED, POOLED_TWICE))
+    np.testing.assert_array_equal(two[:, at_one_scale(backbone.stages)], one)
 
 
 @pytest.mark.slow
