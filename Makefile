@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes; the threads of linear algebra in one would wait, spinning, for those of the other.
+PYTEST = OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 # The tests hold the networks against KerasHub's. What else it asks for, gigabytes of TensorFlow, its images do not need.
 KERAS_HUB := keras-hub==0.32.0 regex tokenizers
 
@@ -11,8 +13,8 @@ demo: $(VENV)/.user
 	$(BIN)/headstart demo
 
 test: $(VENV)/.dev check
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not torch"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "backend"
+	$(PYTEST) -m "not slow and not torch"
+	KERAS_BACKEND=jax $(PYTEST) -m "backend"
 
 test-torch: .venv-torch/.torch
 	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -m "backend or torch"
