@@ -232,8 +232,12 @@ def test_refuses_what_makes_no_sense():
 
 
 def test_names_the_stages_that_there_are(stripes, tmp_path):
+    steps = []
     with pytest.raises(UnknownNameError, match=r"There is no stage 'stage7'\. Did you mean stage"):
-        headstart.fit(stripes, out=tmp_path / "run", fine_tune="stage7", **CHOICES)
+        headstart.fit(
+            stripes, out=tmp_path / "run", fine_tune="stage7", progress=lambda step, *_: steps.append(step), **CHOICES
+        )
+    assert not any("features" in step for step in steps), "nothing is computed for a name that is wrong"
     assert not (tmp_path / "run" / runs.MANIFEST_FILE).exists()
 
 

@@ -35,6 +35,7 @@ from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
 from headstart.learning.tuning import Diary
 from headstart.networks.backend import keras
 from headstart.networks.engine import engine_name
+from headstart.networks.freezing import cut_below
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import find_weights
 from headstart.pictures.decode import decode, read
@@ -137,6 +138,8 @@ def train(
     eyes, *partners = (
         Eyes(spec, found, recipe.seed, clock, progress) for spec, found in zip(specs, weights, strict=True)
     )
+    if recipe.fine_tune not in ("off", "auto"):  # A wrong name is said before anything is computed.
+        cut_below(eyes.plan(eyes.sizes(recipe)[0]).stages, recipe.fine_tune)
     with clock.measures("head"):
         pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
         choice = choose_how_to_see(pool, folder.class_names, eyes, recipe)
