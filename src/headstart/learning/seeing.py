@@ -162,9 +162,8 @@ def choose_how_to_see(images: Sequence[ImageFile], class_names: Sequence[str], e
 
     affordable = len(images) <= _MOST_AT_TWO_SCALES or recipe.views == "many"
     two_scales = affordable and has_two_scales(eyes.spec, sizes[0])
-    # A network that is tuned learns what to hear, and a nearest mean or an mlp is not what is tried here.
-    is_tried = recipe.fine_tune == "off" and recipe.head == "linear"
-    stages = [stage.name for stage in eyes.plan(sizes[0]).stages] if is_tried else []
+    # A nearest mean or an mlp is not what is tried here.
+    stages = [stage.name for stage in eyes.plan(sizes[0]).stages] if recipe.head == "linear" else []
     return choose_candidate(sizes, recipe.views, fit, two_scales=two_scales, stages=stages)
 
 

@@ -239,7 +239,8 @@ def _tuned(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted
     if val.any():
         probabilities = _linear_head(job, eyes, values, "train").probabilities(values[val])
         held_out = HeldOut.of(np.log(probabilities + SMALLEST_PROBABILITY), job.labels()[val])
-    plain = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, output=POOLED))
+    # A network that learns, learns what to hear of its stages too.
+    plain = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, output=POOLED, without=""))
     if job.candidate.output == POOLED_TWICE:
         values = values[..., at_one_scale(eyes.plan(job.candidate.image_size).stages)]
     fit = functools.partial(_linear_head, plain, eyes, values, restraint=RESTRAINT)
