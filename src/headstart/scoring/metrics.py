@@ -88,8 +88,12 @@ def _checked(labels: Integers, probabilities: Floats, num_classes: int) -> tuple
     return labels.astype(np.int64), _checked_rows(probabilities)
 
 
-def _checked_rows(probabilities: Floats) -> Floats:
-    """Refuse rows that are no probabilities; give them as float64 (n, k)."""
+def finite(probabilities: Floats) -> Floats:
+    """Give probabilities (n, k) as float64.
+
+    Raises:
+        DataError: they are no numbers, or not all finite.
+    """
     if not np.issubdtype(probabilities.dtype, np.floating) and not np.issubdtype(probabilities.dtype, np.integer):
         raise DataError(f"Probabilities have the type {probabilities.dtype}. Expected floating-point numbers.")
     probabilities = probabilities.astype(np.float64)
@@ -99,6 +103,12 @@ def _checked_rows(probabilities: Floats) -> Floats:
             f"The probabilities of {len(bad)} of {len(probabilities)} images are not numbers (NaN or infinite), first "
             f"at position {bad[0]}. Training probably diverged; try a smaller learning rate."
         )
+    return probabilities
+
+
+def _checked_rows(probabilities: Floats) -> Floats:
+    """Refuse rows that are no probabilities; give them as float64 (n, k)."""
+    probabilities = finite(probabilities)
     sums = probabilities.sum(axis=1)
     outside = ((probabilities < -ROW_TOLERANCE) | (probabilities > 1 + ROW_TOLERANCE)).any(axis=1)
     bad = np.flatnonzero(outside | (np.abs(sums - 1) > ROW_TOLERANCE))

@@ -19,6 +19,7 @@ from headstart.scoring.metrics import (
     Floats,
     Integers,
     class_score,
+    finite,
     reliability_bins,
 )
 
@@ -190,13 +191,7 @@ def _checked(targets: Integers, probabilities: Floats, num_names: int) -> tuple[
         raise DataError("There is nothing to evaluate: no images or no names. Expected at least one of each.")
     if not np.isin(targets, (0, 1)).all():
         raise DataError("An image has a name or not: expected 0 and 1 alone.")
-    probabilities = probabilities.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
-    if len(bad):
-        raise DataError(
-            f"The probabilities of {len(bad)} of {len(probabilities)} images are not numbers (NaN or infinite), first "
-            f"at position {bad[0]}. Training probably diverged; try a smaller learning rate."
-        )
+    probabilities = finite(probabilities)
     bad = np.flatnonzero(((probabilities < -ROW_TOLERANCE) | (probabilities > 1 + ROW_TOLERANCE)).any(axis=1))
     if len(bad):
         raise DataError(
