@@ -158,7 +158,7 @@ def test_the_verdict_is_on_paired_images():
 
     def step(gain, spread):
         after = HeldOut(hard - random.normal(gain, spread, 200), hard < 0.7)
-        return fine_tuning._Step("stage5", Tuned(before, after, (), "", 1), before, after)
+        return fine_tuning._Step("stage5", Tuned(before, after, (), "", 1), before, after, after)
 
     assert step(0.05, 0.1).is_kept  # Small beside what is hard about an image, but the same for each.
     assert not step(0.0, 0.1).is_kept
@@ -173,7 +173,7 @@ def test_noise_is_rarely_kept(num_images):
     for _ in range(1000):
         hard = random.exponential(1.0, num_images)
         before, after = (HeldOut(hard + random.normal(0, 0.1, num_images), hard < 1) for _ in range(2))
-        kept += fine_tuning._Step("all", Tuned(before, after, (), "", 1), before, after).is_kept
+        kept += fine_tuning._Step("all", Tuned(before, after, (), "", 1), before, after, after).is_kept
     assert kept < 80
 
 
@@ -190,7 +190,7 @@ def test_with_the_frozen_network_where_both_together_are_surely_better():
     labels = np.arange(200) % 2
     frozen, tuned = said(1.5, 2.0, seed=0), said(1.5, 2.0, seed=1)
     step = fine_tuning._Step(
-        "all", Tuned(frozen, tuned, (), "", 1), frozen, fine_tuning._together(frozen, tuned, labels)
+        "all", Tuned(frozen, tuned, (), "", 1), frozen, tuned, fine_tuning._together(frozen, tuned, labels)
     )
     assert step.together.loss < min(frozen.loss, tuned.loss)
     assert step.is_with_frozen
@@ -199,11 +199,24 @@ def test_with_the_frozen_network_where_both_together_are_surely_better():
     assert step.sentence().startswith("Tuning the whole network, together with the frozen network: log loss ")
     better = said(0.3, 4.0, seed=2)
     step = fine_tuning._Step(
-        "all", Tuned(frozen, better, (), "", 1), frozen, fine_tuning._together(frozen, better, labels)
+        "all", Tuned(frozen, better, (), "", 1), frozen, better, fine_tuning._together(frozen, better, labels)
     )
     assert not step.is_with_frozen
     assert step.after is better
     assert step.sentence().startswith("Tuning the whole network: log loss ")
+
+
+def test_what_is_not_sure_enough_is_judged_by_what_it_tells_apart():
+    labels = np.arange(200) % 2
+    good = said(1.5, 3.0)
+    shy = HeldOut.of(0.6 * good.logs, labels)
+    assert shy.loss > good.loss + 0.03
+    assert shy.sharpened(labels).loss == pytest.approx(good.sharpened(labels).loss, abs=2e-3)
+    assert shy.sharpened(labels).sharpness == pytest.approx(good.sharpened(labels).sharpness / 0.6, rel=0.1)
+    np.testing.assert_array_equal(shy.sharpened(labels).right, good.right)
+    few = HeldOut.of(good.logs[:3], labels[:3]).sharpened(labels[:3])
+    assert 0.6 < few.sharpness < 1.7, "three images say little of it"
+    assert HeldOut.nothing().sharpened(labels[:0]).sharpness == 1
 
 
 def test_together_the_saved_model_says_what_was_scored(stripes, tmp_path, anything_helps, monkeypatch):
@@ -217,7 +230,7 @@ def test_together_the_saved_model_says_what_was_scored(stripes, tmp_path, anythi
     for row, each in zip(stored, predictions, strict=True):
         assert each.probabilities["left"] == pytest.approx(float(row["p(left)"]), abs=1e-4)
     names = [layer.name for layer in run.classifier.model.layers]
-    assert {"classifier_1", "classifier_2", "mean_of_logits", "probabilities"} <= set(names)
+    assert {"classifier_1", "classifier_2", "mean_of_logits", "sharpness", "probabilities"} <= set(names)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

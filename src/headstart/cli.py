@@ -120,6 +120,9 @@ def fit(
     epochs: Annotated[
         int, typer.Option(help="At most, of a head that is trained in epochs, or of a step of tuning.")
     ] = 20,
+    track: Annotated[
+        str, typer.Option(help="off, tensorboard or mlflow: where the curves of a training are drawn.")
+    ] = "off",
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -128,9 +131,9 @@ def fit(
 
     with terminal.bar() as progress:
         run = workflow.fit(
-            data, out=out, progress=progress, tell=terminal.show_epoch, backbone=backbone, weights=weights, head=head,
-            ensemble=ensemble, fine_tune=fine_tune, image_size=image_size, views=views, class_weights=class_weights,
-            seed=seed, epochs=epochs,
+            data, out=out, track=track, progress=progress, tell=terminal.show_epoch, backbone=backbone,
+            weights=weights, head=head, ensemble=ensemble, fine_tune=fine_tune, image_size=image_size, views=views,
+            class_weights=class_weights, seed=seed, epochs=epochs,
         )  # fmt: skip
     _show_run(run, as_json)
 

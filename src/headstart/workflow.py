@@ -29,6 +29,7 @@ from headstart.recipe import Recipe
 from headstart.reporting import runs
 from headstart.reporting.content import draw_report
 from headstart.reporting.report import ReportContent
+from headstart.reporting.tracking import OFF, Tracker, check_tool
 from headstart.scoring.metrics import evaluate as score
 from headstart.scoring.multi_label import AnyEvaluation, answer, evaluate_names, read_evaluation
 
@@ -69,6 +70,7 @@ def fit(
     *,
     out: str | Path | None = None,
     notes: Sequence[str] = (),
+    track: str = OFF,
     progress: Progress = silent,
     tell: Callable[[Any, int], None] = lambda epoch, num_epochs: None,
     **choices: Any,
@@ -79,6 +81,7 @@ def fit(
         data: a folder, a manifest, or what `scan` returned.
         out: the run folder; by default the next free one below ``runs/``.
         notes: sentences that the report must show.
+        track: "tensorboard" or "mlflow", where the curves of what is trained in epochs are to be drawn; or "off".
         progress: called with a step, how much is done and how much there is.
         tell: called after each epoch of fine-tuning with its row of history.csv and the number of epochs there may be.
         **choices: the fields of `Recipe`: backbone, weights, head, image_size, views, seed, epochs, ...
@@ -88,6 +91,7 @@ def fit(
     """
     clock = Clock()
     recipe = Recipe(**choices)
+    check_tool(track)
     if recipe.backbone != "auto":
         find_backbone(recipe.backbone)
     with clock.measures("scan"):
@@ -100,12 +104,14 @@ def fit(
     from headstart.learning.tuning import Diary
 
     try:
+        tracker = Tracker(track, path)
         settled = Settled(recipe, ())
         if recipe.backbone == "auto":
             with clock.measures("compare"):
                 settled = settle(recipe, folder, splits, progress)
         specs = [find_backbone(settled.recipe.backbone), *filter(None, [settled.partner])]
-        trained = train(folder, splits, specs, settled.recipe, clock, progress, Diary(path, tell))
+        diary = Diary(path, _telling(tell, tracker))
+        trained = train(folder, splits, specs, settled.recipe, clock, progress, diary)
     except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
@@ -116,8 +122,11 @@ def fit(
             evaluation = _write_results(path, trained)
             self_check = trained.check_saved(path)
         facts = _facts(identity, trained, notes, self_check, clock)
-        runs.write_json(path / runs.RUN_FILE, facts)
-        draw_report(path, facts, evaluation)
+        _write_facts(path, facts, evaluation)
+        tracker.finish(recipe.to_json(), trained.history, evaluation.summary(), path)
+        if tracker.trouble:
+            facts["notes"].append(tracker.trouble)
+            _write_facts(path, facts, evaluation)
         runs.remove_states(path)
         runs.finish_run(path)
     return Run(path, facts, evaluation)
@@ -237,6 +246,19 @@ def _score(
     if is_multi_label:
         return evaluate_names(multi_hot(images, class_names), probabilities, class_names)
     return score(class_numbers(images, class_names), probabilities, class_names)
+
+
+def _telling(tell: Callable[[Any, int], None], tracker: Tracker) -> Callable[[Any, int], None]:
+    def tell_both(epoch: Any, num_epochs: int) -> None:
+        tell(epoch, num_epochs)
+        tracker.tell(dataclasses.asdict(epoch))
+
+    return tell_both
+
+
+def _write_facts(path: Path, facts: dict[str, Any], evaluation: AnyEvaluation) -> None:
+    runs.write_json(path / runs.RUN_FILE, facts)
+    draw_report(path, facts, evaluation)
 
 
 def _write_results(path: Path, trained: Trained) -> AnyEvaluation:

@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 from headstart.errors import DataError
 from headstart.features.decoding import decode_ahead
 from headstart.features.pooling import POOLED
-from headstart.learning.heads import grow_linear_layer, grow_together, linear_layer, mean_of_logits
+from headstart.learning.heads import grow_linear_layer, grow_together, linear_layer, mean_of_logits, sharpen
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.keeper import Keeper
@@ -66,23 +66,25 @@ class _Step:
         first: the lowest stage that was open.
         tuned: what came of it.
         before: what was said of the validation images by what there was before.
-        together: what the tuned network and the frozen one say of them together.
+        alone: what the tuned network says of them.
+        together: what it and the frozen one say of them together.
     """
 
     first: str
     tuned: Tuned
     before: HeldOut
+    alone: HeldOut
     together: HeldOut
 
     @property
     def is_with_frozen(self) -> bool:
         """Whether both together are surely better than the tuned network alone."""
-        return self.tuned.after.standard_errors_behind(self.together) > LEAST_WITH_FROZEN
+        return self.alone.standard_errors_behind(self.together) > LEAST_WITH_FROZEN
 
     @property
     def after(self) -> HeldOut:
         """What is said of the validation images then."""
-        return self.together if self.is_with_frozen else self.tuned.after
+        return self.together if self.is_with_frozen else self.alone
 
     @property
     def is_kept(self) -> bool:
@@ -138,11 +140,12 @@ class FineTuner:
         train, val = (np.flatnonzero(self._job.is_in(side)) for side in ("train", "val"))
         schedule = schedule_for(len(train), self._job.recipe.epochs)
         steps: list[_Step] = []
-        best = frozen
+        best = frozen.sharpened(self._labels[val])
         for opening in openings:
             before = self._values()
             tuned = self._tune("trial", opening, train, val, schedule)
-            steps.append(_Step(opening, tuned, best, _together(frozen, tuned.after, self._labels[val])))
+            alone = tuned.after.sharpened(self._labels[val])
+            steps.append(_Step(opening, tuned, best, alone, _together(frozen, alone, self._labels[val])))
             if steps[-1].is_kept:
                 best = steps[-1].after
             else:
@@ -163,6 +166,8 @@ class FineTuner:
             schedule = schedule_for(len(np.flatnonzero(self._job.is_in("train"))), self._job.recipe.epochs)
             schedule = dataclasses.replace(schedule, last_epoch=step.tuned.best_epoch)
             self._tune("final", step.first, images, nobody, schedule)
+        if steps:
+            sharpen(self._head, steps[-1].alone.sharpness)
         return self._grown()
 
     def _tune(self, turn: str, opening: str, train: Numbers, val: Numbers, schedule: Schedule) -> Tuned:
@@ -270,8 +275,9 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
         model, [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
     )
     if kept[-1].is_with_frozen:
-        model = grow_together(frozen.fitted.model, model)
-        probabilities = mean_of_logits(frozen.fitted.test_probabilities, probabilities)
+        sharpness = kept[-1].together.sharpness
+        model = grow_together(frozen.fitted.model, model, sharpness=sharpness)
+        probabilities = mean_of_logits(frozen.fitted.test_probabilities, probabilities, sharpness=sharpness)
     note = " ".join(
         [frozen.fitted.note, *sentences, "Then it was done again on training and validation images together."]
     )
@@ -298,7 +304,7 @@ def _openings(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _together(frozen: HeldOut, tuned: HeldOut, labels: Numbers) -> HeldOut:
-    """What two say of the same images by the mean of their logits."""
+    """What two say of the same images by the mean of their logits, as sharp as is best."""
     if frozen.logs is None or tuned.logs is None:
         return HeldOut.nothing()
-    return HeldOut.of((frozen.logs + tuned.logs) / 2, labels)
+    return HeldOut.of((frozen.logs + tuned.logs) / 2, labels).sharpened(labels)

@@ -48,8 +48,18 @@ def grow_linear_layer(backbone: Backbone, layer: keras.layers.Layer, output: str
     return keras.Model(backbone.model.inputs[0], probabilities, name=f"{backbone.spec.name}_linear")
 
 
-def grow_together(*classifiers: keras.Model) -> keras.Model:
-    """Several classifiers of the same pixels -> one, by the mean of their logits; they lie in it as they are."""
+def sharpen(layer: keras.layers.Layer, sharpness: float) -> None:
+    """Multiply the logits of a linear layer by a number."""
+    layer.set_weights([value * np.float32(sharpness) for value in layer.get_weights()])
+
+
+def grow_together(*classifiers: keras.Model, sharpness: float = 1.0) -> keras.Model:
+    """Several classifiers of the same pixels -> one, by the mean of their logits; they lie in it as they are.
+
+    Args:
+        *classifiers: pixels -> probabilities.
+        sharpness: by what the mean is multiplied.
+    """
     pixels = classifiers[0].inputs[0]
     parts = [
         keras.Model(each.inputs[0], each.outputs[0], name=f"classifier_{number}")
@@ -57,14 +67,15 @@ def grow_together(*classifiers: keras.Model) -> keras.Model:
     ]
     logits = [keras.ops.log(part(pixels) + SMALLEST_PROBABILITY) for part in parts]
     mean = keras.layers.Average(name="mean_of_logits")(logits)
-    probabilities = keras.layers.Activation("softmax", name="probabilities")(mean)
+    sharp = keras.layers.Rescaling(sharpness, name="sharpness")(mean)
+    probabilities = keras.layers.Activation("softmax", name="probabilities")(sharp)
     return keras.Model(pixels, probabilities, name=f"{classifiers[0].name}_together")
 
 
-def mean_of_logits(*several: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def mean_of_logits(*several: npt.NDArray[np.float64], sharpness: float = 1.0) -> npt.NDArray[np.float64]:
     """What `grow_together` makes of probabilities (n, num_classes)."""
     logits = np.mean([np.log(each + SMALLEST_PROBABILITY) for each in several], axis=0)
-    return np.asarray(softmax(logits, axis=1))
+    return np.asarray(softmax(sharpness * logits, axis=1))
 
 
 def _averaged_over_views(tensor: Any, backbone: Backbone) -> Any:

@@ -6,7 +6,13 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+
+_USUAL_SHARPNESS = 0.5
+"""The standard deviation of its logarithm, as one expects it before an image is seen: few images move it little."""
+
+_FARTHEST_SHARPNESS = 1.5  # Of its logarithm.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,12 +24,14 @@ class HeldOut:
         right: (n,) whether the most likely class is the image's own.
         gain: by how much the head that learns from all images is right more often, about; 0 where that is not known.
         logs: (n, k) the logarithms of the probabilities, where they are kept.
+        sharpness: by what the logits were multiplied; see `sharpened`.
     """
 
     losses: npt.NDArray[np.float64]
     right: npt.NDArray[np.bool_]
     gain: float = 0.0
     logs: npt.NDArray[np.float64] | None = None
+    sharpness: float = 1.0
 
     @staticmethod
     def nothing() -> HeldOut:
@@ -36,6 +44,24 @@ class HeldOut:
         logs = np.asarray(log_softmax(logits, axis=1))
         losses = -logs[np.arange(len(labels)), labels]
         return HeldOut(losses, logs.argmax(axis=1) == labels, logs=logs)
+
+    def sharpened(self, labels: npt.NDArray[np.int64]) -> HeldOut:
+        """The same with its logits multiplied by the one number that makes the labels (n,) most likely.
+
+        So one that is too sure of itself, or not sure enough, is judged by what it tells apart. It is the inverse of a
+        temperature: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+        """
+        logs = self.logs
+        if logs is None or not len(self):
+            return self
+
+        def lost(log_sharpness: float) -> float:
+            losses = HeldOut.of(np.exp(log_sharpness) * logs, labels).losses
+            return float(losses.sum() + (log_sharpness / _USUAL_SHARPNESS) ** 2 / 2)
+
+        bounds = (-_FARTHEST_SHARPNESS, _FARTHEST_SHARPNESS)
+        sharpness = float(np.exp(minimize_scalar(lost, bounds=bounds, method="bounded").x))
+        return dataclasses.replace(HeldOut.of(sharpness * logs, labels), sharpness=sharpness)
 
     def __len__(self) -> int:
         """How many images were held out."""
