@@ -24,11 +24,12 @@ from headstart.features.extract import Extractor
 from headstart.features.pooling import POOLED
 from headstart.learning.heads import linear_layer
 from headstart.learning.held_out import HeldOut
+from headstart.learning.lessons import Lessons
 from headstart.learning.logistic import LinearHead
 from headstart.learning.material import PixelMaterial, StoredMaterial
 from headstart.learning.schedule import Schedule
 from headstart.learning.tail import open_tail, stages_that_learn
-from headstart.learning.tuning import Lessons, Phase, tune
+from headstart.learning.tuning import Phase, tune
 from headstart.networks.backbone import AS_IS, build_backbone
 from headstart.networks.backend import keras
 from headstart.networks.catalogue import find_backbone

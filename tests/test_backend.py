@@ -38,3 +38,17 @@ def test_no_gpu_is_seen_where_none_may_be_used():
     command = [sys.executable, "-c", script]
     run = subprocess.run(command, env={**os.environ, **hidden}, capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
+
+
+@pytest.mark.backend
+def test_half_precision_on_a_gpu_alone(monkeypatch):
+    from headstart.networks import backend
+
+    keras = backend.keras
+    with backend.mixed_precision_on_gpu():
+        assert keras.layers.Dense(1).compute_dtype == "float32"
+    monkeypatch.setattr(backend, "has_gpu", lambda: True)
+    with backend.mixed_precision_on_gpu():
+        layer = keras.layers.Dense(1)
+    assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
+    assert keras.layers.Dense(1).compute_dtype == "float32"

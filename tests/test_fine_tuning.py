@@ -206,6 +206,18 @@ def test_with_the_frozen_network_where_both_together_are_surely_better():
     assert step.sentence().startswith("Tuning the whole network: log loss ")
 
 
+def test_with_the_frozen_network_where_alone_it_is_no_sure_gain():
+    random = np.random.default_rng(0)
+    hard = random.exponential(1.0, 200)
+    before = HeldOut(hard, hard < 0.7)
+    gain = random.normal(0.1, 1.0, 200)
+    alone, together = HeldOut(hard - gain, hard < 0.7), HeldOut(hard - gain / 5 - 0.04, hard < 0.7)
+    step = fine_tuning._Step("all", Tuned(before, alone, (), "", 1), before, alone, together)
+    assert not step._is_gain(alone)
+    assert step.is_with_frozen
+    assert step.is_kept
+
+
 def test_what_is_not_sure_enough_is_judged_by_what_it_tells_apart():
     labels = np.arange(200) % 2
     good = said(1.5, 3.0)

@@ -39,11 +39,10 @@ def test_sizes_that_are_not(size):
         ({"epochs": 0}, "--epochs must be at least 1; got 0."),
         ({"seed": -1}, "--seed must be from 0 to 4294967295; got -1."),
         ({"seed": 2**32}, "--seed must be from 0 to 4294967295; got 4294967296."),
-        (
-            {"class_weights": "balanced", "fine_tune": "auto"},
-            "--class-weights balanced is for a network that stays frozen: fine-tuning counts each image like any other. "
-            "Leave out one of --class-weights and --fine-tune.",
-        ),
+        ({"lr": 1e-3}, "--lr and --optimizer are for --fine-tune, which is off. Add --fine-tune auto, or leave them."),
+        ({"lr": 0.0, "fine_tune": "all"}, "--lr must be above 0, such as 1e-4; got 0.0."),
+        ({"lr": float("nan"), "fine_tune": "all"}, "--lr must be above 0, such as 1e-4; got nan."),
+        ({"lr": "fast", "fine_tune": "all"}, "--lr must be a learning rate such as 1e-4, or auto; got 'fast'."),
         (
             {"ensemble": True, "backbone": "VGG16"},
             "--ensemble takes the two best networks of a comparison; got --backbone VGG16. Use --backbone auto with it.",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import headstart
-from headstart.learning.tuning import Lessons, shown
+from headstart.learning.lessons import Lessons
 from headstart.networks.backend import keras
 from headstart.networks.freezing import freeze as freeze_layers
 
@@ -171,7 +171,7 @@ def test_an_augmentation_that_is_cached_is_the_same_in_every_epoch():
 
     material = types.SimpleNamespace(num_views=4)
     lessons = Lessons(material, np.zeros(40, np.int64), 2, np.arange(40), np.arange(0))
-    (one, as_one), (two, as_two) = (shown(lessons, 0, epoch) for epoch in range(2))
+    (one, as_one), (two, as_two) = (lessons.shown(0, epoch) for epoch in range(2))
     assert sorted(one) == sorted(two) == list(range(40))
     assert dict(zip(one, as_one, strict=True)) != dict(zip(two, as_two, strict=True))
 

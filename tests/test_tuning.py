@@ -9,12 +9,15 @@ import pytest
 
 from headstart.errors import GuardError, RunError
 from headstart.learning import tuning
+from headstart.learning.class_weights import ClassWeights
 from headstart.learning.held_out import HeldOut
 from headstart.learning.keeper import Keeper
-from headstart.learning.optimizer import LayerwiseAdamW
+from headstart.learning.lessons import Lessons
+from headstart.learning.optimizer import LayerwiseAdamW, make_optimizer
+from headstart.learning.rate_test import find_rate
 from headstart.learning.schedule import Schedule, schedule_for
 from headstart.learning.tail import open_tail
-from headstart.learning.tuning import Lessons, Phase, answers, tune
+from headstart.learning.tuning import Phase, tune
 from headstart.networks.backend import keras
 from test_tail import head
 from tiny import tiny_backbone
@@ -72,16 +75,16 @@ def test_learns_and_leaves_the_weights_of_the_best_epoch():
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     losses = [row.val_loss for row in found.history]
     assert found.best_epoch == 1 + int(np.argmin(losses))
-    assert found.after.loss == pytest.approx(min(losses), abs=1e-6)
+    assert those.quick_answers(model).loss == pytest.approx(min(losses), abs=1e-6)
     assert found.after.loss < found.before.loss
-    assert answers(model, those, those.val).loss == pytest.approx(found.after.loss, abs=1e-6)
+    assert those.answers(model).loss == pytest.approx(found.after.loss, abs=1e-6)
     assert found.trouble == ""
     assert all(row.images_per_second > 0 and math.isfinite(row.loss) for row in found.history)
 
 
 def test_where_nothing_helps_the_weights_are_those_of_the_start(monkeypatch):
     losses = itertools.count(1.0)  # Worse each time that the validation images are asked.
-    monkeypatch.setattr(tuning, "answers", lambda *given: HeldOut(np.full(9, next(losses)), np.ones(9, bool)))
+    monkeypatch.setattr(Lessons, "quick_answers", lambda *given: HeldOut(np.full(9, next(losses)), np.ones(9, bool)))
     model = opened()
     start = weights(model)
     found = tune(model, lessons(), phase())
@@ -212,6 +215,84 @@ def test_kernels_decay_and_offsets_do_not():
     np.testing.assert_allclose(bias, 1)
 
 
+def test_sgd_has_rates_of_layers_too():
+    given = keras.Input((2,))
+    one, two = (keras.layers.Dense(1, use_bias=False, name=name) for name in ("one", "two"))
+    model = keras.Model(given, keras.layers.Add()([one(given), two(given)]))
+    for layer in (one, two):
+        layer.set_weights([np.ones((2, 1))])
+    optimizer = make_optimizer("sgd", {"one": 0.25}, learning_rate=0.01, weight_decay=0.0)
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer, "mse")
+    model.train_on_batch(np.ones((4, 2), np.float32), np.zeros((4, 1), np.float32))
+    moved = [1 - np.array(each.get_weights()[0])[0, 0] for each in (one, two)]
+    assert moved[1] == pytest.approx(4 * moved[0], rel=1e-3)
+    assert 0 < moved[1] < 0.02, "the gradient is cut to a length of 1"
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_either_optimizer_learns(optimizer):
+    found = tune(opened(), lessons(), phase(optimizer=optimizer, epochs=8))
+    assert found.after.loss < found.before.loss
+
+
+def test_weights_are_averaged_over_the_last_steps():
+    """What is judged is the average; what learns on is not touched by it."""
+    plain, averaged = (tune(opened(), lessons(), phase(averaged_epochs=over)) for over in (0.0, 1.0))
+    assert [row.loss for row in plain.history] == [row.loss for row in averaged.history]
+    assert [row.val_loss for row in plain.history] != [row.val_loss for row in averaged.history]
+    assert Schedule(4, 8, 1e-2, averaged_epochs=1.0).average_over(8) == 0, "an average of one step is none"
+    assert Schedule(4, 8, 1e-2, averaged_epochs=1.0).average_over(80) == pytest.approx(0.9)
+
+
+def test_images_are_mixed_with_their_labels():
+    those = lessons()
+    random = np.random.default_rng(0)
+    images, views = those.train[:8], np.zeros(8, np.int64)
+    plain = those.batch(images, views, random)
+    mixed = those.batch(images, views, np.random.default_rng(1), mixup=0.4)
+    share = mixed["y"].max(axis=1).min()
+    assert 0.5 < share < 1
+    np.testing.assert_allclose(mixed["y"].sum(axis=1), 1, rtol=1e-5)
+    assert np.abs(mixed["x"] - plain["x"]).max() > 1
+    assert schedule_for(20_000, 20).mixup > 0
+    assert schedule_for(19_999, 20).mixup == 0
+
+
+def test_classes_count_as_much_as_they_are_weighed():
+    those = lessons()
+    weights = ClassWeights(np.array([2.0, 1.0, 0.0]), in_judging=True)
+    weighed = dataclasses.replace(those, class_weights=weights)
+    batch = weighed.batch(those.train[:3], np.zeros(3, np.int64), np.random.default_rng(0))
+    np.testing.assert_array_equal(batch["sample_weight"], weights.weights[those.labels[those.train[:3]]])
+    model = opened()
+    plain, judged = those.answers(model), weighed.answers(model)
+    np.testing.assert_allclose(judged.losses, plain.losses * weights.weights[those.labels[those.val]])
+    found = tune(model, weighed, phase(epochs=6))
+    assert found.after.loss < found.before.loss
+
+
+def test_a_range_test_finds_a_rate_and_leaves_no_trace():
+    model, those = opened(), lessons()
+    start = weights(model)
+    steps = []
+    rate, rows = find_rate(model, those, phase(), lambda step, done, total: steps.append(step))
+    assert same(weights(model), start)
+    assert set(steps) == {"Trying learning rates for all"}
+    assert 1e-6 < rate < 0.1
+    assert [row.learning_rate for row in rows] == sorted(row.learning_rate for row in rows)
+    assert {row.chosen for row in rows} == {rate}
+    assert find_rate(opened(), those, phase())[0] == rate
+    found = tune(model, those, phase(learning_rate=rate))
+    assert found.after.loss < found.before.loss
+
+
+def test_where_no_rate_helps_the_usual_one_is_taken(monkeypatch):
+    model, those = opened(), lessons()
+    monkeypatch.setattr(type(model), "train_on_batch", lambda *given, **named: 1.0)
+    assert find_rate(model, those, phase())[0] == SCHEDULE.learning_rate
+
+
 def test_the_rate_rises_then_falls_to_a_tenth():
     rates = [SCHEDULE.rate_at(step, 80) for step in range(40)]
     assert max(rates) <= SCHEDULE.learning_rate
@@ -221,6 +302,6 @@ def test_the_rate_rises_then_falls_to_a_tenth():
 
 
 def test_small_sets_are_seen_more_often():
-    assert [schedule_for(number, 100).epochs for number in (1, 50, 800, 1600, 4000, 100_000)] == [20, 20, 16, 8, 4, 4]
+    assert [schedule_for(number, 100).epochs for number in (1, 50, 1000, 1650, 4000, 100_000)] == [20, 20, 20, 12, 5, 4]
     assert schedule_for(1600, 3).epochs == 3
     assert schedule_for(5, 20).batch_size == 5

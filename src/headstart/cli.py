@@ -59,6 +59,23 @@ ImageSize = Annotated[
 ]
 
 
+def _rate(text: str) -> float | str:
+    try:
+        return "auto" if text.lower() == "auto" else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is neither a learning rate such as 1e-4 nor auto.") from None
+
+
+LearningRate = Annotated[
+    str | None,
+    typer.Option(
+        parser=_rate,
+        metavar="RATE|auto",
+        help="Of fine-tuning; auto: found by a range test. Default: what is usual for the optimizer.",
+    ),
+]
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -120,6 +137,8 @@ def fit(
     epochs: Annotated[
         int, typer.Option(help="At most, of a head that is trained in epochs, or of a step of tuning.")
     ] = 20,
+    optimizer: Annotated[str, typer.Option(help="Of fine-tuning: adamw or sgd.")] = "adamw",
+    lr: LearningRate = None,
     track: Annotated[
         str, typer.Option(help="off, tensorboard or mlflow: where the curves of a training are drawn.")
     ] = "off",
@@ -133,7 +152,7 @@ def fit(
         run = workflow.fit(
             data, out=out, track=track, progress=progress, tell=terminal.show_epoch, backbone=backbone,
             weights=weights, head=head, ensemble=ensemble, fine_tune=fine_tune, image_size=image_size, views=views,
-            class_weights=class_weights, seed=seed, epochs=epochs,
+            class_weights=class_weights, seed=seed, epochs=epochs, optimizer=optimizer, lr=lr,
         )  # fmt: skip
     _show_run(run, as_json)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any
 
 from headstart.errors import DataError, UnknownNameError
+
+AUTO = "auto"
 
 HEADS = ("linear", "nearest", "mlp", "flatten")
 VIEWS = ("auto", "one", "flips", "many")
 FINE_TUNE = ("off", "auto", "all")
 TUNABLE_HEADS = ("linear", "nearest")
 CLASS_WEIGHTS = ("auto", "off", "balanced")
+OPTIMIZERS = ("adamw", "sgd")
 
 NUM_SCREENED = 320
 """Images on which sizes are tried before the rest is computed: enough to see a gain of a few points."""
@@ -42,6 +46,9 @@ class Recipe:
         class_weights: "off" (each image counts like any other), "balanced" (each class does, and probabilities are what
             they would be if all were equally common), "auto" (in the linear head, where one class has three times the
             images of another: weighed, if that makes the probabilities better by cross-validation).
+        optimizer: of fine-tuning: "adamw" or "sgd".
+        lr: the highest learning rate of fine-tuning; None: what is usual for the optimizer; "auto": found for each
+            step by a range test.
         seed: of the split, the folds and the training.
         epochs: at most, for a head that is trained in epochs, and for each step of fine-tuning.
         test: the part of the images that is kept for the test.
@@ -56,6 +63,8 @@ class Recipe:
     image_size: int | None = None
     views: str = "auto"
     class_weights: str = "auto"
+    optimizer: str = "adamw"
+    lr: float | str | None = None
     seed: int = 0
     epochs: int = 20
     test: float = 0.2
@@ -86,10 +95,18 @@ class Recipe:
             )
         if self.ensemble:
             self._check_ensemble()
-        if self.fine_tune != "off" and self.class_weights == "balanced":
+        self._check_tuning()
+
+    def _check_tuning(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS)
+        if isinstance(self.lr, str) and self.lr != AUTO:
+            raise DataError(f"--lr must be a learning rate such as 1e-4, or auto; got '{self.lr}'.")
+        if not isinstance(self.lr, str | None) and not 0 < self.lr < math.inf:
+            raise DataError(f"--lr must be above 0, such as 1e-4; got {self.lr}.")
+        if self.fine_tune == "off" and (self.lr is not None or self.optimizer != "adamw"):
             raise DataError(
-                "--class-weights balanced is for a network that stays frozen: fine-tuning counts each image like any "
-                "other. Leave out one of --class-weights and --fine-tune."
+                "--lr and --optimizer are for --fine-tune, which is off. Add --fine-tune auto, or leave them."
             )
 
     def _check_ensemble(self) -> None:

@@ -270,6 +270,7 @@ def _write_results(path: Path, trained: Trained) -> AnyEvaluation:
     runs.write_split(path, folder.images, trained.splits)
     _write_predictions(path, test, trained.test_probabilities, trained.classifier)
     _write_history(path, trained.history)
+    _write_rates(path, trained.rate_steps)
     runs.write_json(path / runs.EVALUATION_FILE, evaluation.to_json())
     return evaluation
 
@@ -298,6 +299,11 @@ def _write_predictions(path: Path, images: Sequence[ImageFile], probabilities: A
 def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
     columns = list(history[0]) if history else ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
     runs.write_table(path / runs.HISTORY_FILE, columns, [list(row.values()) for row in history])
+
+
+def _write_rates(path: Path, steps: Sequence[dict[str, Any]]) -> None:
+    if steps:
+        runs.write_table(path / runs.RATES_FILE, list(steps[0]), [list(step.values()) for step in steps])
 
 
 def _facts(

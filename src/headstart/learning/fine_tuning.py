@@ -26,20 +26,21 @@ from headstart.learning.heads import grow_linear_layer, grow_together, linear_la
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.keeper import Keeper
+from headstart.learning.lessons import Lessons
 from headstart.learning.logistic import LinearHead, Restraint
 from headstart.learning.material import Material, Numbers, PixelMaterial, StoredMaterial
+from headstart.learning.rate_test import Step, find_rate
 from headstart.learning.schedule import Schedule, schedule_for
 from headstart.learning.seeing import Eyes
 from headstart.learning.tail import Tail, open_tail, rates, stages_that_learn
-from headstart.learning.tuning import Diary, Epoch, Lessons, Phase, Tuned, tune
+from headstart.learning.tuning import Diary, Epoch, Phase, Tuned, tune
 from headstart.networks.backbone import Backbone, build_backbone, fingerprint
-from headstart.networks.backend import keras
+from headstart.networks.backend import keras, mixed_precision_on_gpu
 from headstart.networks.engine import make_engine
 from headstart.networks.freezing import WHOLE, freeze
 from headstart.networks.guard import Guard, check_preprocessing
 from headstart.pictures.folder import ImageFile
-
-AUTO = "auto"
+from headstart.recipe import AUTO
 
 LEAST_CONFIDENCE = 0.95
 """How sure it must be that the log loss of the validation images fell, for a step to be kept: noise alone does that
@@ -78,8 +79,11 @@ class _Step:
 
     @property
     def is_with_frozen(self) -> bool:
-        """Whether both together are surely better than the tuned network alone."""
-        return self.alone.standard_errors_behind(self.together) > LEAST_WITH_FROZEN
+        """Whether both together are what is taken: they are surely better than the tuned network alone, or alone it is
+        no sure gain.
+        """
+        behind = self.alone.standard_errors_behind(self.together)
+        return behind > LEAST_WITH_FROZEN or not self._is_gain(self.alone)
 
     @property
     def after(self) -> HeldOut:
@@ -89,9 +93,12 @@ class _Step:
     @property
     def is_kept(self) -> bool:
         """Whether it is a gain beyond noise."""
+        return self._is_gain(self.after)
+
+    def _is_gain(self, after: HeldOut) -> bool:
         if not len(self.before):
             return True
-        gain = self.before.standard_errors_behind(self.after)
+        gain = self.before.standard_errors_behind(after)
         return bool(gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE))  # Of one image: not a number.
 
     def sentence(self) -> str:
@@ -124,7 +131,9 @@ class FineTuner:
         self._size = job.candidate.image_size
         self._labels = job.labels()
         self._material: tuple[str | None, Material] | None = None
+        self._rates: dict[str, float] = {}
         self.history: list[Epoch] = []
+        self.rate_steps: list[Step] = []
         self._backbone, self._head = self._start_from(None)
 
     def try_openings(self, head: LinearHead, frozen: HeldOut, first: str) -> list[_Step]:
@@ -138,14 +147,15 @@ class FineTuner:
         self._backbone, self._head = self._start_from(head)
         openings = _openings(stages_that_learn(self._backbone)) if first == AUTO else (first,)
         train, val = (np.flatnonzero(self._job.is_in(side)) for side in ("train", "val"))
-        schedule = schedule_for(len(train), self._job.recipe.epochs)
+        schedule = self._schedule()
         steps: list[_Step] = []
         best = frozen.sharpened(self._labels[val])
         for opening in openings:
             before = self._values()
             tuned = self._tune("trial", opening, train, val, schedule)
             alone = tuned.after.sharpened(self._labels[val])
-            steps.append(_Step(opening, tuned, best, alone, _together(frozen, alone, self._labels[val])))
+            together = _together(frozen, alone, self._labels[val])
+            steps.append(_Step(opening, tuned, best, alone, together))
             if steps[-1].is_kept:
                 best = steps[-1].after
             else:
@@ -163,26 +173,42 @@ class FineTuner:
         images = np.flatnonzero(self._job.is_in("train", "val"))
         nobody = images[:0]
         for step in steps:
-            schedule = schedule_for(len(np.flatnonzero(self._job.is_in("train"))), self._job.recipe.epochs)
-            schedule = dataclasses.replace(schedule, last_epoch=step.tuned.best_epoch)
+            schedule = dataclasses.replace(self._schedule(), last_epoch=step.tuned.best_epoch)
             self._tune("final", step.first, images, nobody, schedule)
         if steps:
             sharpen(self._head, steps[-1].alone.sharpness)
         return self._grown()
 
+    def _schedule(self) -> Schedule:
+        """By the number of images that a trial learns from: what is done again is done as it was tried."""
+        recipe, num_images = self._job.recipe, int(self._job.is_in("train").sum())
+        rate = None if isinstance(recipe.lr, str) else recipe.lr  # "auto" is found later.
+        return schedule_for(num_images, recipe.epochs, optimizer=recipe.optimizer, learning_rate=rate)
+
     def _tune(self, turn: str, opening: str, train: Numbers, val: Numbers, schedule: Schedule) -> Tuned:
         tail = open_tail(self._backbone, self._head, opening)
         check_preprocessing(tail.whole)
-        lessons = Lessons(self._material_for(tail), self._labels, self._job.num_classes, train, val)
+        material, weights = self._material_for(tail), self._job.class_weights()
+        lessons = Lessons(material, self._labels, self._job.num_classes, train, val, weights)
         factors = rates(self._backbone, opening, schedule.layer_decay)
         guard = Guard.before(tail.whole)
         phase = Phase(opening, schedule, self._job.recipe.seed, factors, turn)
+        if self._job.recipe.lr == AUTO:
+            phase = self._at_its_rate(phase, tail, lessons)
         keeper = self._keeper(phase, lessons)
         tuned = tune(tail.model, lessons, phase, keeper=keeper, tell=self._diary.tell, progress=self._eyes.progress)
         if tuned.best_epoch:
             guard.after(tail.whole)
         self.history += tuned.history
         return tuned
+
+    def _at_its_rate(self, phase: Phase, tail: Tail, lessons: Lessons) -> Phase:
+        """The phase at the learning rate that a range test finds; it is tested once for each opening."""
+        if phase.opening not in self._rates:
+            self._rates[phase.opening], steps = find_rate(tail.model, lessons, phase, self._eyes.progress)
+            self.rate_steps += steps
+        schedule = dataclasses.replace(phase.schedule, learning_rate=self._rates[phase.opening])
+        return dataclasses.replace(phase, schedule=schedule)
 
     def _values(self) -> list[Any]:
         return [self._backbone.model.get_weights(), self._head.get_weights()]
@@ -194,7 +220,8 @@ class FineTuner:
     def _start_from(self, head: LinearHead | None) -> tuple[Backbone, Any]:
         """The network as it was pretrained, for one view, and the head that was fitted to it."""
         spec, weights, seed = self._eyes.spec, self._eyes.weights, self._job.recipe.seed
-        backbone = build_backbone(spec, weights, self._size, dtype="float32", seed=seed)
+        with mixed_precision_on_gpu():
+            backbone = build_backbone(spec, weights, self._size, dtype="float32", seed=seed)
         return backbone, linear_layer(head) if head else None
 
     def _grown(self) -> keras.Model:
@@ -266,10 +293,11 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     steps = tuner.try_openings(frozen.fit("train"), frozen.held_out, first)
     kept = [step for step in steps if step.is_kept]
     sentences = [step.sentence() for step in steps]
-    history = tuple(dataclasses.asdict(row) for row in tuner.history)
+    rate_steps = tuple(dataclasses.asdict(row) for row in tuner.rate_steps)
     if not kept:
+        history = tuple(dataclasses.asdict(row) for row in tuner.history)
         note = " ".join([frozen.fitted.note, *sentences, "The network stays frozen."])
-        return dataclasses.replace(frozen.fitted, history=history, note=note)
+        return dataclasses.replace(frozen.fitted, history=history, note=note, rate_steps=rate_steps)
     model = tuner.repeat(frozen.fit("train", "val"), kept)
     probabilities = ask(
         model, [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
@@ -283,7 +311,7 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     )
     history = tuple(dataclasses.asdict(row) for row in tuner.history)
     candidate = None if kept[-1].is_with_frozen else job.candidate
-    return Fitted(model, probabilities, history, note, kept[-1].first, candidate=candidate)
+    return Fitted(model, probabilities, history, note, kept[-1].first, candidate=candidate, rate_steps=rate_steps)
 
 
 def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float64]:
@@ -307,4 +335,4 @@ def _together(frozen: HeldOut, tuned: HeldOut, labels: Numbers) -> HeldOut:
     """What two say of the same images by the mean of their logits, as sharp as is best."""
     if frozen.logs is None or tuned.logs is None:
         return HeldOut.nothing()
-    return HeldOut.of((frozen.logs + tuned.logs) / 2, labels).sharpened(labels)
+    return HeldOut.of((frozen.logs + tuned.logs) / 2, labels, frozen.weights).sharpened(labels)

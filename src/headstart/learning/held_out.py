@@ -25,6 +25,7 @@ class HeldOut:
         gain: by how much the head that learns from all images is right more often, about; 0 where that is not known.
         logs: (n, k) the logarithms of the probabilities, where they are kept.
         sharpness: by what the logits were multiplied; see `sharpened`.
+        weights: (n,) by which the loss on each image was multiplied; None: by nothing.
     """
 
     losses: npt.NDArray[np.float64]
@@ -32,6 +33,7 @@ class HeldOut:
     gain: float = 0.0
     logs: npt.NDArray[np.float64] | None = None
     sharpness: float = 1.0
+    weights: npt.NDArray[np.float64] | None = None
 
     @staticmethod
     def nothing() -> HeldOut:
@@ -39,11 +41,15 @@ class HeldOut:
         return HeldOut(np.zeros(0), np.zeros(0, np.bool_))
 
     @staticmethod
-    def of(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> HeldOut:
-        """What logits (n, k) say of images of the classes (n,)."""
+    def of(
+        logits: npt.NDArray[np.float64],
+        labels: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float64] | None = None,
+    ) -> HeldOut:
+        """What logits (n, k) say of images of the classes (n,), each of which counts as much as its weight (n,)."""
         logs = np.asarray(log_softmax(logits, axis=1))
-        losses = -logs[np.arange(len(labels)), labels]
-        return HeldOut(losses, logs.argmax(axis=1) == labels, logs=logs)
+        losses = -logs[np.arange(len(labels)), labels] * (1.0 if weights is None else weights)
+        return HeldOut(losses, logs.argmax(axis=1) == labels, logs=logs, weights=weights)
 
     def sharpened(self, labels: npt.NDArray[np.int64]) -> HeldOut:
         """The same with its logits multiplied by the one number that makes the labels (n,) most likely.
@@ -56,12 +62,12 @@ class HeldOut:
             return self
 
         def lost(log_sharpness: float) -> float:
-            losses = HeldOut.of(np.exp(log_sharpness) * logs, labels).losses
+            losses = HeldOut.of(np.exp(log_sharpness) * logs, labels, self.weights).losses
             return float(losses.sum() + (log_sharpness / _USUAL_SHARPNESS) ** 2 / 2)
 
         bounds = (-_FARTHEST_SHARPNESS, _FARTHEST_SHARPNESS)
         sharpness = float(np.exp(minimize_scalar(lost, bounds=bounds, method="bounded").x))
-        return dataclasses.replace(HeldOut.of(sharpness * logs, labels), sharpness=sharpness)
+        return dataclasses.replace(HeldOut.of(sharpness * logs, labels, self.weights), sharpness=sharpness)
 
     def __len__(self) -> int:
         """How many images were held out."""

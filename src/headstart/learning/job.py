@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.learning.choosing import Candidate
+from headstart.learning.class_weights import ClassWeights
 from headstart.learning.held_out import HeldOut
 from headstart.learning.seeing import Lesson
 from headstart.learning.weighing import Weighed
 from headstart.pictures.folder import ImageFolder
 from headstart.pictures.labels import class_numbers
 from headstart.pictures.split import unit_numbers
-from headstart.recipe import Recipe
+from headstart.recipe import AUTO, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Job:
         """(n,) whether each image is in one of those splits."""
         return np.isin(self.splits, sides)
 
+    def class_weights(self) -> ClassWeights | None:
+        """How much each class counts in everything, where they are to count alike."""
+        if self.recipe.class_weights != "balanced":
+            return None
+        return ClassWeights.balanced(self.labels()[self.is_in("train", "val")], self.num_classes)
+
     def lesson(self, values: npt.NDArray[np.float32], blocks: tuple[int, ...], *sides: str) -> Lesson:
         """What a head learns from: the features (n, num_views, d) of the images in some splits."""
         learns = self.is_in(*sides)
@@ -58,8 +65,9 @@ class Job:
         recipe = self.recipe
         if recipe.head == "nearest":  # Each class has one mean, however many images it has: that is balanced.
             return Weighed(lesson.nearest_head(recipe.seed))
-        # Tuning goes on from a head that is not weighed, and has to beat the same kind.
-        return lesson.weighed_head(recipe.class_weights if recipe.fine_tune == "off" else "off", recipe.seed)
+        # Tuning does not correct for weights, and has to beat a head of its own kind.
+        tried = "off" if recipe.fine_tune != "off" and recipe.class_weights == AUTO else recipe.class_weights
+        return lesson.weighed_head(tried, recipe.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Fitted:
         fine_tuned: the lowest stage that was tuned, or "all"; None where the network stayed as it was.
         held_out: what a head that was fitted at once says of images that it did not learn from.
         candidate: how the images are seen, where that is otherwise than the job says.
+        rate_steps: of the tests of learning rates, if there were any.
     """
 
     model: Any
@@ -83,3 +92,4 @@ class Fitted:
     fine_tuned: str | None = None
     held_out: HeldOut = dataclasses.field(default_factory=HeldOut.nothing)
     candidate: Candidate | None = None
+    rate_steps: tuple[dict[str, Any], ...] = ()

@@ -66,6 +66,7 @@ class Trained:
         fingerprint: the hash of the backbone's weights as loaded.
         feature_counts: computed, reused, images_per_second.
         history: one row per epoch, if the head was trained in epochs.
+        rate_steps: of the tests of learning rates, if there were any.
         head_note: how the head was fitted, and what came of tuning the network.
         fine_tuned: the lowest stage that was tuned, or "all"; None where the network stayed frozen.
         notes: what a reader must not miss.
@@ -84,6 +85,7 @@ class Trained:
     fingerprint: str
     feature_counts: dict[str, Any]
     history: tuple[dict[str, float], ...]
+    rate_steps: tuple[dict[str, Any], ...]
     head_note: str
     fine_tuned: str | None
     notes: tuple[str, ...]
@@ -168,6 +170,7 @@ def train(
         fingerprint=eyes.fingerprint,
         feature_counts=eyes.counts(folder.images, *partners),
         history=fitted.history,
+        rate_steps=fitted.rate_steps,
         head_note=joined.note,
         fine_tuned=fitted.fine_tuned,
         notes=_notes(joined.sees, recipe, joined.candidate),
@@ -234,11 +237,13 @@ def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitte
 
 def _tuned(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted, diary: Diary) -> Fitted:
     """The network tuned, at one scale, where that is better than what it is frozen, at whatever scales."""
-    val = job.is_in("val")
+    val, weights = job.is_in("val"), job.class_weights()
     held_out = HeldOut.nothing()
     if val.any():
         probabilities = _linear_head(job, eyes, values, "train").probabilities(values[val])
-        held_out = HeldOut.of(np.log(probabilities + SMALLEST_PROBABILITY), job.labels()[val])
+        labels = job.labels()[val]
+        judging = weights.judging(labels) if weights else None
+        held_out = HeldOut.of(np.log(probabilities + SMALLEST_PROBABILITY), labels, judging)
     # A network that learns, learns what to hear of its stages too.
     plain = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, output=POOLED, without=""))
     if job.candidate.output == POOLED_TWICE:
@@ -253,7 +258,7 @@ def _linear_head(
     lesson = job.lesson(values, eyes.blocks(job.candidate), *sides)
     if job.recipe.head == "nearest":
         return lesson.nearest_head(job.recipe.seed)
-    return lesson.linear_head(job.recipe.seed, restraint)
+    return lesson.linear_head(job.recipe.seed, dataclasses.replace(restraint, class_weights=job.class_weights()))
 
 
 def _weights_facts(eyes: Eyes) -> dict[str, str]:

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from headstart.learning.held_out import HeldOut
 from headstart.learning.keeper import Keeper
-from headstart.learning.material import Material, Numbers
-from headstart.learning.optimizer import LayerwiseAdamW
+from headstart.learning.lessons import Lessons, prepared_ahead
+from headstart.learning.optimizer import make_optimizer
 from headstart.learning.schedule import Schedule
 from headstart.networks.backend import keras
 from headstart.networks.guard import Guard, check_epochs_differ
@@ -41,7 +41,7 @@ class Epoch:
         phase: what is open: a stage, with all above it, or "all".
         epoch: from 1.
         loss: of the training images as they were shown, in nats.
-        val_loss: of the validation images, views averaged.
+        val_loss: of the validation images, each as it is.
         val_accuracy: likewise.
         learning_rate: at the end of the epoch.
         images_per_second: of training.
@@ -72,25 +72,6 @@ class Diary:
 
     folder: Path | None = None
     tell: Tell = lambda epoch, num_epochs: None
-
-
-@dataclasses.dataclass(frozen=True)
-class Lessons:
-    """What a phase learns from, and is judged on.
-
-    Attributes:
-        material: all images.
-        labels: (n,) class numbers.
-        num_classes: of them.
-        train: numbers of the images to learn from.
-        val: of those to judge by; may be empty, then the schedule runs to its end.
-    """
-
-    material: Material
-    labels: Numbers
-    num_classes: int
-    train: Numbers
-    val: Numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,13 +176,10 @@ def tune(
         GuardError: something else changed than what is open.
         RunError: the state cannot be kept, or what there is of it is damaged.
     """
-    schedule = phase.schedule
-    optimizer = LayerwiseAdamW(phase.factors, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
-    model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=schedule.label_smoothing))
-    optimizer.build(model.trainable_variables)
-    before = answers(model, lessons, lessons.val)
+    optimizer = compile_for(model, phase, len(lessons.train))
+    before = lessons.answers(model)
     guard = Guard.before(model)
-    course = _Course(model, optimizer, phase, before.loss)
+    course = _Course(model, optimizer, phase, lessons.quick_answers(model).loss)
     course.resume(keeper)
     while not course.facts["over"]:
         _run_epoch(course, lessons, keeper, progress)
@@ -211,37 +189,48 @@ def tune(
     if course.facts["epoch"]:
         guard.after(model)
     put_weights(model, course.best)
-    after = answers(model, lessons, lessons.val) if course.facts["best_epoch"] else before
+    after = lessons.answers(model) if course.facts["best_epoch"] else before
     return Tuned(before, after, course.history, course.facts["trouble"], course.facts["best_epoch"])
 
 
-def shown(lessons: Lessons, seed: int, epoch: int) -> tuple[Numbers, Numbers]:
-    """The order of the training images in an epoch, and the view that each is shown in."""
-    random = np.random.default_rng([seed, epoch])
-    order = random.permutation(lessons.train)
-    return order, random.integers(lessons.material.num_views, size=len(order))
+def compile_for(model: keras.Model, phase: Phase, num_images: int) -> Any:
+    """Compile a model for a phase with so many training images; returns its optimizer, which starts afresh."""
+    schedule = phase.schedule
+    momentum = schedule.average_over(num_images)
+    optimizer = make_optimizer(
+        schedule.optimizer,
+        phase.factors,
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        use_ema=bool(momentum),
+        ema_momentum=momentum,
+    )
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=schedule.label_smoothing))
+    optimizer.build(model.trainable_variables)
+    return optimizer
 
 
 def _run_epoch(course: _Course, lessons: Lessons, keeper: Keeper | None, progress: Progress) -> None:
     """Every training image once, from the batch at which the course stands."""
-    facts, model, schedule = course.facts, course.model, course.phase.schedule
-    order, views = shown(lessons, course.phase.seed, facts["epoch"])
+    facts, model, schedule, seed = course.facts, course.model, course.phase.schedule, course.phase.seed
+    order, views = lessons.shown(seed, facts["epoch"])
     if facts["epoch"] == 1:
-        _see_that_epochs_differ(lessons, course.phase.seed)
+        _see_that_epochs_differ(lessons, seed)
     num_steps = schedule.steps_per_epoch(len(order))
-    one_hot = np.eye(lessons.num_classes, dtype=np.float32)
+
+    def batch(step: int) -> dict[str, Any]:
+        of_step = slice(step * schedule.batch_size, (step + 1) * schedule.batch_size)
+        random = np.random.default_rng([seed, facts["epoch"], step])
+        return lessons.batch(order[of_step], views[of_step], random, schedule.mixup)
+
     kept = start = time.perf_counter()
-    while facts["step"] < num_steps:
-        first = facts["step"] * schedule.batch_size
-        batch = slice(first, first + schedule.batch_size)
+    for each in prepared_ahead(batch, range(facts["step"], num_steps)):
         done = facts["epoch"] * num_steps + facts["step"]
         course.optimizer.learning_rate.assign(schedule.rate_at(done, len(order)))
         model.reset_metrics()  # Keras would average over all steps before.
-        random = np.random.default_rng([course.phase.seed, facts["epoch"], facts["step"]])
-        inputs = lessons.material.batch(order[batch], views[batch], random)
-        loss = float(model.train_on_batch(_one_or_all(inputs), one_hot[lessons.labels[order[batch]]]))
+        loss = float(model.train_on_batch(**each))
         facts["step"] += 1
-        facts["loss_sum"] += loss * len(order[batch])
+        facts["loss_sum"] += loss * len(each["y"])
         progress(f"Tuning {course.phase.opening}", done + 1, schedule.num_epochs * num_steps)
         if not math.isfinite(loss):
             facts["over"], facts["trouble"] = True, _no_number(facts["epoch"] + 1, schedule)
@@ -260,7 +249,7 @@ def _no_number(epoch: int, schedule: Schedule) -> str:
 
 
 def _see_that_epochs_differ(lessons: Lessons, seed: int) -> None:
-    by_epoch = [shown(lessons, seed, epoch) for epoch in (0, 1)]
+    by_epoch = [lessons.shown(seed, epoch) for epoch in (0, 1)]
     first, second = (views[np.argsort(order, kind="stable")].tolist() for order, views in by_epoch)
     check_epochs_differ(first, second, lessons.material.num_views)
 
@@ -269,7 +258,10 @@ def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
     """End an epoch: what is said of the validation images now, whether it is the best so far, and whether to go on."""
     facts, num_images, schedule = course.facts, len(lessons.train), course.phase.schedule
     facts["epoch"] += 1
-    held_out = answers(course.model, lessons, lessons.val)
+    trained = weights_of(course.model)
+    if course.optimizer.use_ema:  # What is judged and kept is the mean over the last steps; what learns on is the last.
+        course.optimizer.finalize_variable_values(course.model.trainable_weights)
+    held_out = lessons.quick_answers(course.model)
     row = Epoch(
         turn=course.phase.turn,
         phase=course.phase.opening,
@@ -283,33 +275,9 @@ def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
     if not len(held_out) or held_out.loss < facts["least"]:
         course.best = weights_of(course.model)
         facts.update(best_epoch=facts["epoch"], least=held_out.loss)
+    put_weights(course.model, trained)
     facts["rows"].append(dataclasses.asdict(row))
     tell(row, schedule.num_epochs)
     facts.update(step=0, loss_sum=0.0, seconds=0.0)
     tired = len(held_out) and facts["epoch"] - facts["best_epoch"] >= schedule.patience
     facts["over"] = facts["epoch"] >= schedule.num_epochs or bool(tired)
-
-
-def answers(model: keras.Model, lessons: Lessons, images: Numbers) -> HeldOut:
-    """What a model says of images, all views together: the mean of the logits, as averaged features give it."""
-    if not len(images):
-        return HeldOut.nothing()
-    portions = [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
-    logits = np.concatenate([_logits(model, lessons, portion) for portion in portions])
-    return HeldOut.of(logits, lessons.labels[images])
-
-
-_AT_ONCE = 16
-
-
-def _logits(model: keras.Model, lessons: Lessons, images: Numbers) -> npt.NDArray[np.float64]:
-    num_views = lessons.material.num_views
-    padded = np.resize(images, _AT_ONCE)  # One shape, so that no backend compiles twice.
-    inputs = lessons.material.batch(np.repeat(padded, num_views), np.tile(np.arange(num_views), _AT_ONCE))
-    each = np.asarray(model.predict_on_batch(_one_or_all(inputs)), np.float64).reshape(_AT_ONCE, num_views, -1)
-    logits: npt.NDArray[np.float64] = np.log(each + _SMALLEST).mean(axis=1)
-    return logits[: len(images)]
-
-
-def _one_or_all(inputs: list[npt.NDArray[np.float32]]) -> Any:
-    return inputs[0] if len(inputs) == 1 else inputs

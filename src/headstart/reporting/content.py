@@ -11,8 +11,17 @@ from headstart.errors import DataError, ImageError, RunError
 from headstart.pictures.decode import read, thumbnail
 from headstart.pictures.folder import BETWEEN_NAMES, SPLITS, Skipped
 from headstart.reporting.card import model_card
+from headstart.reporting.charts import loss_charts, rate_charts
 from headstart.reporting.report import MAX_MISTAKES, Mistake, ReportContent, WeightsFacts, render
-from headstart.reporting.runs import CARD_FILE, PREDICTIONS_FILE, REPORT_FILE, SPLIT_FILE, read_table
+from headstart.reporting.runs import (
+    CARD_FILE,
+    HISTORY_FILE,
+    PREDICTIONS_FILE,
+    RATES_FILE,
+    REPORT_FILE,
+    SPLIT_FILE,
+    read_table,
+)
 from headstart.reporting.words import names_in_words
 from headstart.scoring.multi_label import AnyEvaluation, MultiLabelEvaluation
 
@@ -57,9 +66,14 @@ def report_content(path: Path, facts: dict[str, Any], evaluation: AnyEvaluation)
             self_check=facts["self_check"],
             head_note=facts["head_note"],
             versions=facts["versions"],
+            charts=(*rate_charts(_rows(path / RATES_FILE)), *loss_charts(_rows(path / HISTORY_FILE))),
         )
     except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
         raise RunError(f"{path} is damaged: {error!r}.") from error
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return read_table(path) if path.is_file() else []
 
 
 def _counts(path: Path, class_names: tuple[str, ...], *, several: bool) -> dict[str, tuple[int, ...]]:

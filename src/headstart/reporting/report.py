@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headstart.pictures.folder import Skipped
+from headstart.reporting.charts import Chart
 from headstart.reporting.page import page_environment
 from headstart.reporting.words import clean, names_in_words, points
 from headstart.scoring.evaluation import ClassScore
@@ -71,6 +72,7 @@ class ReportContent:
         evaluation: the scores on the test pictures, which were never used in training.
         counts: for each split, how many pictures each class has, in the order of `evaluation.class_names`.
         totals: for each split, how many pictures there are, where one may have several names; else empty.
+        charts: of the training, if anything was trained in epochs.
         recipe: what was chosen, as (label, value) pairs.
         weights: where the backbone's weights come from.
         mistakes: wrong answers on test pictures; the most confident `MAX_MISTAKES` are shown.
@@ -96,6 +98,7 @@ class ReportContent:
     head_note: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
+    charts: tuple[Chart, ...] = ()
 
 
 def render(content: ReportContent) -> str:

@@ -1,0 +1,104 @@
+"""The learning-rate range test: steps at ever higher rates until the loss rises; the highest that is safe lies below.
+
+Smith 2017, "Cyclical Learning Rates for Training Neural Networks", https://arxiv.org/abs/1506.01186, section 3.3. Taken
+is a tenth of the rate at which the smoothed loss was least, as fastai does
+(https://docs.fast.ai/callback.schedule.html#learner.lr_find).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from headstart.learning.lessons import Lessons
+from headstart.learning.tuning import Phase, compile_for, put_weights, weights_of
+from headstart.networks.backend import keras
+from headstart.progress import Progress, silent
+
+_LOWEST, _HIGHEST = 1e-7, 1.0
+_NUM_STEPS = 100
+_MEMORY = 0.9  # Of the smoothed loss, from a step to the next.
+_TOO_HIGH = 2.0  # Times the least loss: it will only get worse.
+_LEAST_FALL = 0.99
+_PART = 0.1  # Of the rate of the least loss.
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A row of learning_rate.csv.
+
+    Attributes:
+        phase: what is open.
+        learning_rate: of the step.
+        loss: of its images, in nats.
+        smoothed: a mean over it and those before.
+        chosen: the rate that the test came to.
+    """
+
+    phase: str
+    learning_rate: float
+    loss: float
+    smoothed: float
+    chosen: float = 0.0
+
+
+def find_rate(
+    model: keras.Model, lessons: Lessons, phase: Phase, progress: Progress = silent
+) -> tuple[float, tuple[Step, ...]]:
+    """Try learning rates on a model, whose weights are then what they were.
+
+    Args:
+        model: see `tuning.tune`.
+        lessons: the images; those to learn from are used.
+        phase: what is trained, in which batches and how.
+        progress: told of each step.
+
+    Returns:
+        The rate to train with, and the steps; that of the phase where no rate lets the loss fall.
+    """
+    before = weights_of(model)
+    optimizer = compile_for(model, phase, len(lessons.train))
+    batches = _Batches(lessons, phase)
+    steps: list[Step] = []
+    smoothed = 0.0
+    for number in range(_NUM_STEPS):
+        rate = _LOWEST * (_HIGHEST / _LOWEST) ** (number / (_NUM_STEPS - 1))
+        optimizer.learning_rate.assign(rate)
+        model.reset_metrics()
+        loss = float(model.train_on_batch(**batches.take(number)))
+        smoothed = _MEMORY * smoothed + (1 - _MEMORY) * loss
+        mean = smoothed / (1 - _MEMORY ** (number + 1))  # As if it had not begun at nothing.
+        progress(f"Trying learning rates for {phase.opening}", number + 1, _NUM_STEPS)
+        if not math.isfinite(loss):
+            break
+        steps.append(Step(phase.opening, rate, loss, mean))
+        if mean > _TOO_HIGH * min(step.smoothed for step in steps):
+            break
+    progress(f"Trying learning rates for {phase.opening}", _NUM_STEPS, _NUM_STEPS)
+    put_weights(model, before)
+    chosen = _chosen(steps) or phase.schedule.learning_rate
+    return chosen, tuple(dataclasses.replace(step, chosen=chosen) for step in steps)
+
+
+def _chosen(steps: list[Step]) -> float | None:
+    """A tenth of the rate of the least smoothed loss; None where it hardly fell."""
+    settled = steps[math.ceil(1 / (1 - _MEMORY)) :]  # Before that it is the mean of too few.
+    best = min(settled, key=lambda step: step.smoothed, default=None)
+    return best.learning_rate * _PART if best and best.smoothed < _LEAST_FALL * settled[0].smoothed else None
+
+
+class _Batches:
+    """Batch after batch of the training images, epoch after epoch."""
+
+    def __init__(self, lessons: Lessons, phase: Phase) -> None:
+        self._lessons, self._phase = lessons, phase
+
+    def take(self, number: int) -> dict[str, object]:
+        schedule, seed = self._phase.schedule, self._phase.seed
+        epoch, step = divmod(number, schedule.steps_per_epoch(len(self._lessons.train)))
+        order, views = self._lessons.shown(seed, epoch)
+        batch = slice(step * schedule.batch_size, (step + 1) * schedule.batch_size)
+        random = np.random.default_rng([seed, epoch, step])
+        return self._lessons.batch(order[batch], views[batch], random, schedule.mixup)
