@@ -26,11 +26,10 @@ def rates(losses, phase="all", chosen="0.001"):
     ]
 
 
-def test_a_chart_for_each_part_that_was_judged():
+def test_a_chart_for_each_part():
     history = [
-        *epochs([1.0, 0.5, 0.4], turn="trial", phase="stage5"),
-        *epochs([0.9, 0.3], turn="trial", phase="all"),
-        *epochs([0.9, 0.3], turn="final", phase="all"),
+        *epochs([1.0, 0.5, 0.4], phase="stage5"),
+        *epochs([0.9, 0.3], phase="all"),
     ]
     first, second = loss_charts(history)
     assert (first.title, second.title) == ("Training stage5 and above", "Training the whole network")
@@ -50,7 +49,7 @@ def test_a_head_has_one_and_a_frozen_run_none():
 
 
 def test_what_is_no_number_is_left_out():
-    history = epochs([0.7, float("nan"), 0.5], turn="trial", phase="all")
+    history = epochs([0.7, float("nan"), 0.5], phase="all")
     (chart,) = loss_charts(history)
     assert len(chart.lines["training"]) == 2
 

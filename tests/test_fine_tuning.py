@@ -63,14 +63,11 @@ def test_tunes_what_was_asked_for(stripes, tmp_path, anything_helps, first):
     assert run.summary()["fine_tuned"] == first
     assert run.facts["choices"]["fine-tuned"] == (first if first == "all" else f"{first} and above")
     history = rows(run.path / "history.csv")
-    assert [row["turn"] for row in history[:3]] == ["trial"] * 3
-    assert {row["phase"] for row in history} == {first}
-    assert {row["turn"] for row in history[3:]} == {"final"}
-    assert [(row.epoch, total) for row, total in told[:3]] == [(1, 3), (2, 3), (3, 3)]
-    assert len(told) == len(history)
+    assert [(row["phase"], row["epoch"]) for row in history] == [(first, "1"), (first, "2"), (first, "3")]
+    assert [(row.epoch, total) for row, total in told] == [(1, 3), (2, 3), (3, 3)]
     assert run.facts["seconds"]["fine_tune"] > 0
     assert not list(run.path.glob("*.state"))
-    assert "Then it was done again on training and validation images together." in run.facts["head_note"]
+    assert "; kept." in run.facts["head_note"]
     # What was scored is what the saved model says.
     stored = rows(run.path / "predictions.csv")
     predictions = run.classifier.predict([stripes / row["path"] for row in stored])
@@ -104,8 +101,7 @@ def test_where_nothing_helps_the_run_is_the_frozen_one(stripes, tmp_path, nothin
 
 def test_auto_opens_from_the_top_down_as_long_as_it_helps(stripes, tmp_path, anything_helps):
     run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **{**CHOICES, "epochs": 1})
-    history = [(row["turn"], row["phase"]) for row in rows(run.path / "history.csv")]
-    assert history == [(turn, phase) for turn in ("trial", "final") for phase in ("stage5", "all")]
+    assert [row["phase"] for row in rows(run.path / "history.csv")] == ["stage5", "all"]
     assert run.summary()["fine_tuned"] == "all"
 
 
@@ -140,7 +136,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(stripes, tmp_path, anythi
 
         return progress
 
-    for number in (2, 3, 5):  # Each time a little further: in the trial, and when it is done again.
+    for number in (2, 3):  # Each time a little further.
         with pytest.raises(_Killed):
             headstart.fit(stripes, out=tmp_path / "again", progress=killed_at(number), **choices)
         assert list((tmp_path / "again").glob("*.state"))
@@ -245,6 +241,24 @@ def test_together_the_saved_model_says_what_was_scored(stripes, tmp_path, anythi
     assert {"classifier_1", "classifier_2", "mean_of_logits", "sharpness", "probabilities"} <= set(names)
 
 
+def test_classes_count_alike_where_that_is_asked_for(stripes, tmp_path, anything_helps):
+    choices = {**CHOICES, "class_weights": "balanced", "fine_tune": "stage5"}
+    run = headstart.fit(stripes, out=tmp_path / "run", **choices)
+    assert "Each class counted alike" in run.facts["head_note"]
+    assert run.summary()["fine_tuned"] == "stage5"
+
+
+def test_a_learning_rate_is_found_and_drawn(stripes, tmp_path, nothing_helps):
+    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="stage5", lr="auto", optimizer="sgd", **CHOICES)
+    found = rows(run.path / "learning_rate.csv")
+    assert {row["phase"] for row in found} == {"stage5"}
+    html = (run.path / "report.html").read_text()
+    assert "Learning rates for stage5 and above" in html
+    assert "Training stage5 and above" in html
+    again = headstart.report(run.path)
+    assert len(again[1].charts) == 2
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -267,10 +281,10 @@ def test_names_the_stages_that_there_are(stripes, tmp_path):
 
 
 def test_a_line_for_each_epoch(capsys):
-    row = Epoch("trial", "stage5", 3, 0.2104, 0.3012, 0.8812, 0.0001, 91.7)
+    row = Epoch("stage5", 3, 0.2104, 0.3012, 0.8812, 0.0001, 91.7)
     terminal.show_epoch(row, 8)
-    terminal.show_epoch(dataclasses.replace(row, turn="final", val_loss=math.nan, val_accuracy=math.nan), 8)
+    terminal.show_epoch(dataclasses.replace(row, val_loss=math.nan, val_accuracy=math.nan), 8)
     assert capsys.readouterr().err.splitlines() == [
-        "Trying stage5, epoch 3 of 8: loss 0.210, validation loss 0.301, 88.1% right, learning rate 1.0e-04, 92 images/s",
+        "Tuning stage5, epoch 3 of 8: loss 0.210, validation loss 0.301, 88.1% right, learning rate 1.0e-04, 92 images/s",
         "Tuning stage5, epoch 3 of 8: loss 0.210, learning rate 1.0e-04, 92 images/s",
     ]

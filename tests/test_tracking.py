@@ -10,7 +10,7 @@ from headstart.reporting import tracking
 from headstart.reporting.tracking import FOLDER, Tracker
 from test_fine_tuning import CHOICES, hatched
 
-ROW = {"turn": "trial", "phase": "all", "epoch": 2, "loss": 0.5, "val_loss": math.nan}
+ROW = {"phase": "all", "epoch": 2, "loss": 0.5, "val_loss": math.nan}
 HEAD_ROW = {"epoch": 1, "loss": 0.7}
 
 
@@ -42,7 +42,7 @@ def test_tensorboard_reads_what_it_was_told(tmp_path):
     tracker.finish({"backbone": "VGG16"}, [HEAD_ROW, ROW], {"accuracy": 0.75}, tmp_path)
     assert tracker.trouble == ""
     assert curves(tmp_path / FOLDER) == {
-        "trial/all/loss": [(2, 0.5)],  # Once, and what is no number is left out.
+        "all/loss": [(2, 0.5)],  # Once, and what is no number is left out.
         "head/loss": [(1, pytest.approx(0.7))],
         "test/accuracy": [(0, 0.75)],
     }
@@ -59,7 +59,7 @@ def test_mlflow_reads_what_it_was_told(tmp_path, mlflow):
     (found,) = mlflow.search_runs([mlflow.get_experiment_by_name("headstart").experiment_id])
     assert found.info.run_name == "cells"
     assert found.info.status == "FINISHED"
-    assert found.data.metrics == {"trial/all/loss": 0.5, "test/accuracy": 0.75}
+    assert found.data.metrics == {"all/loss": 0.5, "test/accuracy": 0.75}
     assert found.data.params == {"backbone": "VGG16"}
     assert [each.path for each in mlflow.list_artifacts(found.info.run_id)] == ["report.html"]
 
@@ -70,7 +70,7 @@ def test_a_run_is_tracked_and_stays_the_same(tmp_path):
     plain = headstart.fit(data, out=tmp_path / "plain", **choices)
     run = headstart.fit(data, out=tmp_path / "run", track="tensorboard", **choices)
     found = curves(run.path / FOLDER)
-    assert [step for step, _ in found["trial/stage5/val_loss"]] == [1, 2]
+    assert [step for step, _ in found["stage5/val_loss"]] == [1, 2]
     assert found["test/accuracy"] == [(0, pytest.approx(run.evaluation.accuracy))]
     assert (run.path / "predictions.csv").read_bytes() == (plain.path / "predictions.csv").read_bytes()
     assert headstart.load(run.path).evaluation == run.evaluation

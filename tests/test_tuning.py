@@ -120,7 +120,7 @@ def test_any_batch_size(batch_size):
 
 def test_without_validation_images_it_runs_to_its_end():
     those = lessons(val=np.arange(0))
-    found = tune(opened(), those, phase(last_epoch=2))
+    found = tune(opened(), those, phase(epochs=2))
     assert [row.epoch for row in found.history] == [1, 2]
     assert found.best_epoch == 2
     assert not len(found.before)
@@ -302,6 +302,7 @@ def test_the_rate_rises_then_falls_to_a_tenth():
 
 
 def test_small_sets_are_seen_more_often():
-    assert [schedule_for(number, 100).epochs for number in (1, 50, 1000, 1650, 4000, 100_000)] == [20, 20, 20, 12, 5, 4]
+    assert [schedule_for(number, 100).epochs for number in (1, 50, 1000, 2000, 4000, 100_000)] == [20, 20, 20, 12, 6, 4]
     assert schedule_for(1600, 3).epochs == 3
+    assert schedule_for(2000, 100, image_size=317).epochs == 6, "twice the pixels, half the images"
     assert schedule_for(5, 20).batch_size == 5

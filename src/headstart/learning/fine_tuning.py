@@ -4,15 +4,14 @@ The head that was fitted to frozen features comes first (LP-FT, Kumar et al. 202
 head that knows nothing would spoil the network on its way. Then the network is opened from the top down. Every step is
 judged on the validation images against what was there before, image by image; one that is no surer gain than noise is
 undone. What a step is worth is asked of the tuned network alone, and together with the frozen one: they err on other
-images, and the mean of their logits is often better than either. What was found is then done once more on training and
-validation images together.
+images, and the mean of their logits is often better than either. What is shipped is what was judged, to the bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ from headstart.learning.schedule import Schedule, schedule_for
 from headstart.learning.seeing import Eyes
 from headstart.learning.tail import Tail, open_tail, rates, stages_that_learn
 from headstart.learning.tuning import Diary, Epoch, Phase, Tuned, tune
-from headstart.networks.backbone import Backbone, build_backbone, fingerprint
+from headstart.networks.backbone import build_backbone, fingerprint
 from headstart.networks.backend import keras, mixed_precision_on_gpu
 from headstart.networks.engine import make_engine
 from headstart.networks.freezing import WHOLE, freeze
@@ -119,40 +118,39 @@ class _Step:
 class FineTuner:
     """Tunes one network for one task; its layers carry what was learnt so far."""
 
-    def __init__(self, job: Job, eyes: Eyes, diary: Diary) -> None:
+    def __init__(self, job: Job, eyes: Eyes, head: LinearHead, diary: Diary) -> None:
         """Take what is to be learnt.
 
         Args:
             job: the images.
             eyes: the network.
+            head: fitted to the training images alone, so that the validation images are new to it.
             diary: of the training.
         """
         self._job, self._eyes, self._diary = job, eyes, diary
         self._size = job.candidate.image_size
         self._labels = job.labels()
         self._material: tuple[str | None, Material] | None = None
-        self._rates: dict[str, float] = {}
         self.history: list[Epoch] = []
         self.rate_steps: list[Step] = []
-        self._backbone, self._head = self._start_from(None)
+        with mixed_precision_on_gpu():
+            self._backbone = build_backbone(eyes.spec, eyes.weights, self._size, dtype="float32", seed=job.recipe.seed)
+        self._head = linear_layer(head)
 
-    def try_openings(self, head: LinearHead, frozen: HeldOut, first: str) -> list[_Step]:
+    def try_openings(self, frozen: HeldOut, first: str) -> list[_Step]:
         """Open a stage, or one after the other, on the training images; what does not help is undone.
 
         Args:
-            head: fitted to the training images alone, so that the validation images are new to it.
             frozen: what the frozen network says of the validation images: what has to be beaten.
             first: the name of a stage, "all" or "auto".
         """
-        self._backbone, self._head = self._start_from(head)
         openings = _openings(stages_that_learn(self._backbone)) if first == AUTO else (first,)
         train, val = (np.flatnonzero(self._job.is_in(side)) for side in ("train", "val"))
-        schedule = self._schedule()
         steps: list[_Step] = []
         best = frozen.sharpened(self._labels[val])
         for opening in openings:
             before = self._values()
-            tuned = self._tune("trial", opening, train, val, schedule)
+            tuned = self._tune(opening, train, val)
             alone = tuned.after.sharpened(self._labels[val])
             together = _together(frozen, alone, self._labels[val])
             steps.append(_Step(opening, tuned, best, alone, together))
@@ -162,37 +160,35 @@ class FineTuner:
                 self._put_back(before)
         return steps
 
-    def repeat(self, head: LinearHead, steps: Sequence[_Step]) -> keras.Model:
-        """Do what was found on training and validation images together: pixels -> probabilities, in all views.
+    def grow(self, sharpness: float) -> keras.Model:
+        """What is shipped: the same weights, seeing every view; pixels -> probabilities.
 
         Args:
-            head: fitted to the same images.
-            steps: those that are kept; each is trained for as many epochs as was best.
+            sharpness: by what its logits are multiplied.
         """
-        self._backbone, self._head = self._start_from(head)
-        images = np.flatnonzero(self._job.is_in("train", "val"))
-        nobody = images[:0]
-        for step in steps:
-            schedule = dataclasses.replace(self._schedule(), last_epoch=step.tuned.best_epoch)
-            self._tune("final", step.first, images, nobody, schedule)
-        if steps:
-            sharpen(self._head, steps[-1].alone.sharpness)
-        return self._grown()
+        shipped = build_backbone(self._eyes.spec, self._eyes.weights, self._size, views=self._job.candidate.views)
+        shipped.model.set_weights(self._backbone.model.get_weights())
+        freeze(shipped.model)
+        sharpen(self._head, sharpness)
+        return grow_linear_layer(shipped, self._head)
 
     def _schedule(self) -> Schedule:
-        """By the number of images that a trial learns from: what is done again is done as it was tried."""
+        """By the number of images and their size."""
         recipe, num_images = self._job.recipe, int(self._job.is_in("train").sum())
         rate = None if isinstance(recipe.lr, str) else recipe.lr  # "auto" is found later.
-        return schedule_for(num_images, recipe.epochs, optimizer=recipe.optimizer, learning_rate=rate)
+        return schedule_for(
+            num_images, recipe.epochs, image_size=self._size, optimizer=recipe.optimizer, learning_rate=rate
+        )
 
-    def _tune(self, turn: str, opening: str, train: Numbers, val: Numbers, schedule: Schedule) -> Tuned:
+    def _tune(self, opening: str, train: Numbers, val: Numbers) -> Tuned:
         tail = open_tail(self._backbone, self._head, opening)
         check_preprocessing(tail.whole)
         material, weights = self._material_for(tail), self._job.class_weights()
         lessons = Lessons(material, self._labels, self._job.num_classes, train, val, weights)
+        schedule = self._schedule()
         factors = rates(self._backbone, opening, schedule.layer_decay)
         guard = Guard.before(tail.whole)
-        phase = Phase(opening, schedule, self._job.recipe.seed, factors, turn)
+        phase = Phase(opening, schedule, self._job.recipe.seed, factors)
         if self._job.recipe.lr == AUTO:
             phase = self._at_its_rate(phase, tail, lessons)
         keeper = self._keeper(phase, lessons)
@@ -203,12 +199,10 @@ class FineTuner:
         return tuned
 
     def _at_its_rate(self, phase: Phase, tail: Tail, lessons: Lessons) -> Phase:
-        """The phase at the learning rate that a range test finds; it is tested once for each opening."""
-        if phase.opening not in self._rates:
-            self._rates[phase.opening], steps = find_rate(tail.model, lessons, phase, self._eyes.progress)
-            self.rate_steps += steps
-        schedule = dataclasses.replace(phase.schedule, learning_rate=self._rates[phase.opening])
-        return dataclasses.replace(phase, schedule=schedule)
+        """The phase at the learning rate that a range test finds."""
+        rate, steps = find_rate(tail.model, lessons, phase, self._eyes.progress)
+        self.rate_steps += steps
+        return dataclasses.replace(phase, schedule=dataclasses.replace(phase.schedule, learning_rate=rate))
 
     def _values(self) -> list[Any]:
         return [self._backbone.model.get_weights(), self._head.get_weights()]
@@ -216,21 +210,6 @@ class FineTuner:
     def _put_back(self, values: list[Any]) -> None:
         self._backbone.model.set_weights(values[0])
         self._head.set_weights(values[1])
-
-    def _start_from(self, head: LinearHead | None) -> tuple[Backbone, Any]:
-        """The network as it was pretrained, for one view, and the head that was fitted to it."""
-        spec, weights, seed = self._eyes.spec, self._eyes.weights, self._job.recipe.seed
-        with mixed_precision_on_gpu():
-            backbone = build_backbone(spec, weights, self._size, dtype="float32", seed=seed)
-        return backbone, linear_layer(head) if head else None
-
-    def _grown(self) -> keras.Model:
-        """What is shipped: the same weights, seeing every view."""
-        spec, weights = self._eyes.spec, self._eyes.weights
-        shipped = build_backbone(spec, weights, self._size, views=self._job.candidate.views)
-        shipped.model.set_weights(self._backbone.model.get_weights())
-        freeze(shipped.model)
-        return grow_linear_layer(shipped, self._head)
 
     def _material_for(self, tail: Tail) -> Material:
         name = tail.cut.name if tail.cut else None
@@ -258,7 +237,7 @@ class FineTuner:
             "train": lessons.train.tolist(),
             "val": lessons.val.tolist(),
         }
-        return Keeper(self._diary.folder, f"{STATE_PREFIX}-{phase.turn}-{phase.opening}", json.dumps(facts))
+        return Keeper(self._diary.folder, f"{STATE_PREFIX}-{phase.opening}", json.dumps(facts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,12 +247,12 @@ class Frozen:
     Attributes:
         fitted: on training and validation images together; it is what is returned where no step helps.
         held_out: what such a head, fitted to the training images alone, says of the validation images.
-        fit: called with the names of splits: the head that tuning starts from, fitted to their images.
+        start: the head that tuning starts from, fitted to the training images alone.
     """
 
     fitted: Fitted
     held_out: HeldOut
-    fit: Callable[..., LinearHead]
+    start: LinearHead
 
 
 def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
@@ -288,30 +267,32 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     Raises:
         GuardError: something else changed than was announced.
     """
-    first = job.recipe.fine_tune
-    tuner = FineTuner(job, eyes, diary)
-    steps = tuner.try_openings(frozen.fit("train"), frozen.held_out, first)
+    tuner = FineTuner(job, eyes, frozen.start, diary)
+    steps = tuner.try_openings(frozen.held_out, job.recipe.fine_tune)
     kept = [step for step in steps if step.is_kept]
-    sentences = [step.sentence() for step in steps]
-    rate_steps = tuple(dataclasses.asdict(row) for row in tuner.rate_steps)
-    if not kept:
-        history = tuple(dataclasses.asdict(row) for row in tuner.history)
-        note = " ".join([frozen.fitted.note, *sentences, "The network stays frozen."])
-        return dataclasses.replace(frozen.fitted, history=history, note=note, rate_steps=rate_steps)
-    model = tuner.repeat(frozen.fit("train", "val"), kept)
-    probabilities = ask(
-        model, [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
+    fitted = _shipped(job, tuner, frozen.fitted, kept[-1]) if kept else frozen.fitted
+    return dataclasses.replace(
+        fitted,
+        history=tuple(dataclasses.asdict(row) for row in tuner.history),
+        rate_steps=tuple(dataclasses.asdict(row) for row in tuner.rate_steps),
+        note=" ".join([frozen.fitted.note, *(step.sentence() for step in steps), *_STAYS_FROZEN[bool(kept) :]]),
     )
-    if kept[-1].is_with_frozen:
-        sharpness = kept[-1].together.sharpness
-        model = grow_together(frozen.fitted.model, model, sharpness=sharpness)
-        probabilities = mean_of_logits(frozen.fitted.test_probabilities, probabilities, sharpness=sharpness)
-    note = " ".join(
-        [frozen.fitted.note, *sentences, "Then it was done again on training and validation images together."]
-    )
-    history = tuple(dataclasses.asdict(row) for row in tuner.history)
-    candidate = None if kept[-1].is_with_frozen else job.candidate
-    return Fitted(model, probabilities, history, note, kept[-1].first, candidate=candidate, rate_steps=rate_steps)
+
+
+_STAYS_FROZEN = ("The network stays frozen.",)
+
+
+def _shipped(job: Job, tuner: FineTuner, frozen: Fitted, last: _Step) -> Fitted:
+    """What the last step that is kept came to, alone or together with the frozen network."""
+    model = tuner.grow(last.alone.sharpness)
+    test = [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
+    probabilities = ask(model, test)
+    if not last.is_with_frozen:
+        return Fitted(model, probabilities, (), "", last.first, candidate=job.candidate)
+    sharpness = last.together.sharpness
+    model = grow_together(frozen.model, model, sharpness=sharpness)
+    probabilities = mean_of_logits(frozen.test_probabilities, probabilities, sharpness=sharpness)
+    return Fitted(model, probabilities, (), "", last.first)
 
 
 def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float64]:

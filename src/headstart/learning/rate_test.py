@@ -23,6 +23,7 @@ _MEMORY = 0.9  # Of the smoothed loss, from a step to the next.
 _TOO_HIGH = 2.0  # Times the least loss: it will only get worse.
 _LEAST_FALL = 0.99
 _PART = 0.1  # Of the rate of the least loss.
+_FARTHEST = 100.0  # Times lower or higher than is usual: where batches differ much, the least loss may be chance.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,8 @@ def find_rate(
             break
     progress(f"Trying learning rates for {phase.opening}", _NUM_STEPS, _NUM_STEPS)
     put_weights(model, before)
-    chosen = _chosen(steps) or phase.schedule.learning_rate
+    usual = phase.schedule.learning_rate
+    chosen = min(max(_chosen(steps) or usual, usual / _FARTHEST), usual * _FARTHEST)
     return chosen, tuple(dataclasses.replace(step, chosen=chosen) for step in steps)
 
 

@@ -8,7 +8,8 @@ import math
 from headstart.learning.optimizer import ADAMW, SGD
 
 _BATCH_SIZE = 32
-_IMAGES_SHOWN = 20_000  # In the whole course of a small set: 600 steps at this batch size; BiT takes 500.
+_IMAGES_SHOWN = 24_000  # In the whole course of a small set: 750 steps at this batch size; BiT takes 500.
+_IMAGE_SIZE = 224
 _FEWEST_EPOCHS, _MOST_EPOCHS = 4, 20
 _LEARNING_RATES = {ADAMW: 2e-4, SGD: 3e-3}
 _LOWEST = 0.1  # Of it, at the end.
@@ -33,7 +34,6 @@ class Schedule:
         label_smoothing: the part of a label that is spread over all classes.
         weight_decay: of kernels.
         layer_decay: what the learning rate is multiplied by from a stage to the one below.
-        last_epoch: after which it ends, though the course is one of `epochs`; 0: none.
     """
 
     epochs: int
@@ -47,12 +47,6 @@ class Schedule:
     label_smoothing: float = 0.1
     weight_decay: float = 0.02
     layer_decay: float = 0.9
-    last_epoch: int = 0
-
-    @property
-    def num_epochs(self) -> int:
-        """After how many it ends at the latest."""
-        return self.last_epoch or self.epochs
 
     def steps_per_epoch(self, num_images: int) -> int:
         """So that every image is seen once."""
@@ -78,7 +72,12 @@ class Schedule:
 
 
 def schedule_for(
-    num_images: int, most_epochs: int, *, optimizer: str = ADAMW, learning_rate: float | None = None
+    num_images: int,
+    most_epochs: int,
+    *,
+    image_size: int = _IMAGE_SIZE,
+    optimizer: str = ADAMW,
+    learning_rate: float | None = None,
 ) -> Schedule:
     """The course for so many training images: about as many steps for a small set as BiT takes, more for a large one.
 
@@ -88,10 +87,12 @@ def schedule_for(
     Args:
         num_images: to learn from.
         most_epochs: as the user set it.
+        image_size: the side in pixels; larger ones are shown less often, so that a course costs about the same.
         optimizer: "adamw" or "sgd".
         learning_rate: as the user set it; None: what is usual for the optimizer.
     """
-    epochs = min(max(round(_IMAGES_SHOWN / max(num_images, 1)), _FEWEST_EPOCHS), _MOST_EPOCHS, most_epochs)
+    num_shown = _IMAGES_SHOWN * (_IMAGE_SIZE / image_size) ** 2
+    epochs = min(max(round(num_shown / max(num_images, 1)), _FEWEST_EPOCHS), _MOST_EPOCHS, most_epochs)
     return Schedule(
         epochs,
         min(_BATCH_SIZE, max(1, num_images)),

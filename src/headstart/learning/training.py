@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -248,8 +247,8 @@ def _tuned(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted
     plain = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, output=POOLED, without=""))
     if job.candidate.output == POOLED_TWICE:
         values = values[..., at_one_scale(eyes.plan(job.candidate.image_size).stages)]
-    fit = functools.partial(_linear_head, plain, eyes, values, restraint=RESTRAINT)
-    return fine_tune(plain, eyes, Frozen(fitted, held_out, fit), diary)
+    start = _linear_head(plain, eyes, values, "train", restraint=RESTRAINT)
+    return fine_tune(plain, eyes, Frozen(fitted, held_out, start), diary)
 
 
 def _linear_head(

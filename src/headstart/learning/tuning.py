@@ -37,7 +37,6 @@ class Epoch:
     """A row of history.csv.
 
     Attributes:
-        turn: "trial", judged on the validation images, or "final", on those too.
         phase: what is open: a stage, with all above it, or "all".
         epoch: from 1.
         loss: of the training images as they were shown, in nats.
@@ -47,7 +46,6 @@ class Epoch:
         images_per_second: of training.
     """
 
-    turn: str
     phase: str
     epoch: int
     loss: float
@@ -83,14 +81,12 @@ class Phase:
         schedule: how fast and how long.
         seed: of the order of images and of their views.
         factors: of the learning rate by layer; see `LayerwiseAdamW`.
-        turn: see `Epoch`.
     """
 
     opening: str
     schedule: Schedule
     seed: int
     factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    turn: str = "trial"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +227,7 @@ def _run_epoch(course: _Course, lessons: Lessons, keeper: Keeper | None, progres
         loss = float(model.train_on_batch(**each))
         facts["step"] += 1
         facts["loss_sum"] += loss * len(each["y"])
-        progress(f"Tuning {course.phase.opening}", done + 1, schedule.num_epochs * num_steps)
+        progress(f"Tuning {course.phase.opening}", done + 1, schedule.epochs * num_steps)
         if not math.isfinite(loss):
             facts["over"], facts["trouble"] = True, _no_number(facts["epoch"] + 1, schedule)
             break
@@ -263,7 +259,6 @@ def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
         course.optimizer.finalize_variable_values(course.model.trainable_weights)
     held_out = lessons.quick_answers(course.model)
     row = Epoch(
-        turn=course.phase.turn,
         phase=course.phase.opening,
         epoch=facts["epoch"],
         loss=facts["loss_sum"] / num_images,
@@ -277,7 +272,7 @@ def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
         facts.update(best_epoch=facts["epoch"], least=held_out.loss)
     put_weights(course.model, trained)
     facts["rows"].append(dataclasses.asdict(row))
-    tell(row, schedule.num_epochs)
+    tell(row, schedule.epochs)
     facts.update(step=0, loss_sum=0.0, seconds=0.0)
     tired = len(held_out) and facts["epoch"] - facts["best_epoch"] >= schedule.patience
-    facts["over"] = facts["epoch"] >= schedule.num_epochs or bool(tired)
+    facts["over"] = facts["epoch"] >= schedule.epochs or bool(tired)

@@ -57,8 +57,8 @@ def mixed_precision_on_gpu() -> Iterator[None]:
     """Layers that are made inside compute in bfloat16 on a GPU, from float32 weights; on a CPU, where that is no
     faster, in float32 as ever.
 
-    Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740. The range of bfloat16 is that of float32, so that no loss
-    has to be scaled.
+    Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740. The range of bfloat16 is that of float32, so no loss has
+    to be scaled.
     """
     before = keras.config.dtype_policy()
     if has_gpu():

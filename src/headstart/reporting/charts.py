@@ -41,10 +41,9 @@ class Chart:
 
 
 def loss_charts(history: Sequence[Row]) -> tuple[Chart, ...]:
-    """How the loss fell, from the rows of history.csv: one chart for each part of the training that was judged."""
-    groups = itertools.groupby(history, lambda row: (row.get("turn"), row.get("phase")))
-    parts = [(turn, phase, list(rows)) for (turn, phase), rows in groups]
-    return tuple(_loss_chart(phase, rows) for turn, phase, rows in parts if turn != "final" and len(rows) > 1)
+    """How the loss fell, from the rows of history.csv: one chart for each part of the training."""
+    parts = [(phase, list(rows)) for phase, rows in itertools.groupby(history, lambda row: row.get("phase"))]
+    return tuple(_loss_chart(phase, rows) for phase, rows in parts if len(rows) > 1)
 
 
 def _loss_chart(phase: str | None, rows: Sequence[Row]) -> Chart:

@@ -56,7 +56,7 @@ class Tracker:
     ) -> None:
         """Tell what was chosen, the epochs that were not told of yet, the test scores, and where the results are."""
         for row in history:
-            if "turn" not in row:  # A head's; of tuning each epoch was told of as it ended.
+            if "phase" not in row:  # A head's; of tuning each epoch was told of as it ended.
                 self.tell(row)
         self._try(lambda tool: tool.finish(recipe, scores, path))
 
@@ -80,9 +80,9 @@ def check_tool(name: str) -> None:
 
 
 def figures(row: Row) -> dict[str, float]:
-    """The numbers of a row by the names of their curves, such as "trial/all/loss"; the head's are "head/loss"."""
-    curve = "/".join(str(row[part]) for part in ("turn", "phase") if part in row) or "head"
-    numbers = {name: value for name, value in row.items() if name not in ("turn", "phase", "epoch")}
+    """The numbers of a row by the names of their curves, such as "stage5/loss"; the head's are "head/loss"."""
+    curve = str(row.get("phase", "head"))
+    numbers = {name: value for name, value in row.items() if name not in ("phase", "epoch")}
     return {f"{curve}/{name}": float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
