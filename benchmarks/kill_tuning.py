@@ -54,7 +54,7 @@ def found_in(run: Path) -> tuple[object, ...]:
     with h5py.File(stored) as file:
         file.visititems(take)
     with (run / "history.csv").open(encoding="utf-8", newline="") as table:
-        history = [{**each, "images_per_second": ""} for each in csv.DictReader(table)]
+        history = [{**each, "images_per_second": "", "seconds": ""} for each in csv.DictReader(table)]
     return weights, history
 
 

@@ -143,8 +143,9 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(stripes, tmp_path, anythi
     again = headstart.fit(stripes, out=tmp_path / "again", **choices)
     for one, two in zip(whole.classifier.model.get_weights(), again.classifier.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
-    without_speed = [{**row, "images_per_second": ""} for row in rows(whole.path / "history.csv")]
-    assert [{**row, "images_per_second": ""} for row in rows(again.path / "history.csv")] == without_speed
+    speeds = {"images_per_second": "", "seconds": ""}
+    without_speed = [{**row, **speeds} for row in rows(whole.path / "history.csv")]
+    assert [{**row, **speeds} for row in rows(again.path / "history.csv")] == without_speed
 
 
 def test_the_verdict_is_on_paired_images():
@@ -281,10 +282,10 @@ def test_names_the_stages_that_there_are(stripes, tmp_path):
 
 
 def test_a_line_for_each_epoch(capsys):
-    row = Epoch("stage5", 3, 0.2104, 0.3012, 0.8812, 0.0001, 91.7)
+    row = Epoch("stage5", 3, 0.2104, 0.3012, 0.8812, 0.0001, 91.7, 30.0)
     terminal.show_epoch(row, 8)
-    terminal.show_epoch(dataclasses.replace(row, val_loss=math.nan, val_accuracy=math.nan), 8)
+    terminal.show_epoch(dataclasses.replace(row, epoch=8, val_loss=math.nan, val_accuracy=math.nan), 8)
     assert capsys.readouterr().err.splitlines() == [
-        "Tuning stage5, epoch 3 of 8: loss 0.210, validation loss 0.301, 88.1% right, learning rate 1.0e-04, 92 images/s",
-        "Tuning stage5, epoch 3 of 8: loss 0.210, learning rate 1.0e-04, 92 images/s",
+        "Tuning stage5, epoch 3 of 8: loss 0.210, validation loss 0.301, 88.1% right, learning rate 1.0e-04, 92 images/s, 150 s left",
+        "Tuning stage5, epoch 8 of 8: loss 0.210, learning rate 1.0e-04, 92 images/s",
     ]

@@ -223,9 +223,11 @@ def show_run(run: Run) -> None:
 def show_epoch(row: Epoch, num_epochs: int) -> None:
     """One line after each epoch of fine-tuning."""
     judged = "" if math.isnan(row.val_loss) else f", validation loss {row.val_loss:.3f}, {row.val_accuracy:.1%} right"
+    left = (num_epochs - row.epoch) * row.seconds
     say(
         f"Tuning {row.phase}, epoch {row.epoch} of {num_epochs}: "
         f"loss {row.loss:.3f}{judged}, learning rate {row.learning_rate:.1e}, {row.images_per_second:.0f} images/s"
+        + (f", {left:.0f} s left" if left >= 2 else "")
     )
 
 

@@ -44,6 +44,7 @@ class Epoch:
         val_accuracy: likewise.
         learning_rate: at the end of the epoch.
         images_per_second: of training.
+        seconds: of training and judging.
     """
 
     phase: str
@@ -53,6 +54,7 @@ class Epoch:
     val_accuracy: float
     learning_rate: float
     images_per_second: float
+    seconds: float
 
 
 Tell = Callable[[Epoch, int], None]
@@ -253,6 +255,7 @@ def _see_that_epochs_differ(lessons: Lessons, seed: int) -> None:
 def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
     """End an epoch: what is said of the validation images now, whether it is the best so far, and whether to go on."""
     facts, num_images, schedule = course.facts, len(lessons.train), course.phase.schedule
+    start = time.perf_counter()
     facts["epoch"] += 1
     trained = weights_of(course.model)
     if course.optimizer.use_ema:  # What is judged and kept is the mean over the last steps; what learns on is the last.
@@ -266,6 +269,7 @@ def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
         val_accuracy=held_out.accuracy,
         learning_rate=schedule.rate_at(facts["epoch"] * schedule.steps_per_epoch(num_images) - 1, num_images),
         images_per_second=num_images / max(facts["seconds"], _SMALLEST),
+        seconds=facts["seconds"] + time.perf_counter() - start,
     )
     if not len(held_out) or held_out.loss < facts["least"]:
         course.best = weights_of(course.model)

@@ -82,7 +82,7 @@ def _rate_chart(phase: str, rows: Sequence[Row]) -> Chart:
     return Chart(
         title=f"Learning rates for {_WORDS.get(phase, f'{phase} and above')}",
         caption=f"Each step at a higher rate than the one before. Taken was {chosen:.1e}, the dashed line: a tenth of "
-        "where the smoothed loss was least.",
+        "where the smoothed loss was least, or what is usual where it hardly fell.",
         across="learning rate",
         upward="loss",
         lines={"of a batch": _points(along, each, top), "smoothed": _points(along, smoothed, top)},
