@@ -91,8 +91,8 @@ class _Step:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is a gain beyond noise."""
-        return self._is_gain(self.after)
+        """Whether anything was learnt, and that is a gain beyond noise."""
+        return self.tuned.best_epoch > 0 and self._is_gain(self.after)
 
     def _is_gain(self, after: HeldOut) -> bool:
         if not len(self.before):
@@ -271,15 +271,15 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     steps = tuner.try_openings(frozen.held_out, job.recipe.fine_tune)
     kept = [step for step in steps if step.is_kept]
     fitted = _shipped(job, tuner, frozen.fitted, kept[-1]) if kept else frozen.fitted
+    sentences = [frozen.fitted.note, *(step.sentence() for step in steps)]
+    if not kept:
+        sentences.append("The network stays frozen.")
     return dataclasses.replace(
         fitted,
         history=tuple(dataclasses.asdict(row) for row in tuner.history),
         rate_steps=tuple(dataclasses.asdict(row) for row in tuner.rate_steps),
-        note=" ".join([frozen.fitted.note, *(step.sentence() for step in steps), *_STAYS_FROZEN[bool(kept) :]]),
+        note=" ".join(sentences),
     )
-
-
-_STAYS_FROZEN = ("The network stays frozen.",)
 
 
 def _shipped(job: Job, tuner: FineTuner, frozen: Fitted, last: _Step) -> Fitted:
