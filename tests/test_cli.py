@@ -336,6 +336,7 @@ def test_version():
         (("fit",), "Missing argument"),
         (("predict", "run"), "Missing argument"),
         (("fit", "photos", "--image-size", "big"), "--image-size"),
+        (("fit", "photos", "--lr", "fast"), "--lr"),
         (("fit", "photos", "--seed"), "--seed"),
         (("fti", "photos"), "'fit'"),
         (("weights", "fetch"), "fetch"),

@@ -129,7 +129,10 @@ class FineTuner:
         """
         self._job, self._eyes, self._diary = job, eyes, diary
         self._size = job.candidate.image_size
-        self._labels = job.labels()
+        learns = job.is_in("train", "val")  # The test images are not even decoded here.
+        self._images = [image for image, mine in zip(job.folder.images, learns, strict=True) if mine]
+        self._labels = job.labels()[learns]
+        self._train, self._val = (np.flatnonzero(job.is_in(side)[learns]) for side in ("train", "val"))
         self._material: tuple[str | None, Material] | None = None
         self.history: list[Epoch] = []
         self.rate_steps: list[Step] = []
@@ -145,15 +148,14 @@ class FineTuner:
             first: the name of a stage, "all" or "auto".
         """
         openings = _openings(stages_that_learn(self._backbone)) if first == AUTO else (first,)
-        train, val = (np.flatnonzero(self._job.is_in(side)) for side in ("train", "val"))
+        labels = self._labels[self._val]
         steps: list[_Step] = []
-        best = frozen.sharpened(self._labels[val])
+        best = frozen.sharpened(labels)
         for opening in openings:
             before = self._values()
-            tuned = self._tune(opening, train, val)
-            alone = tuned.after.sharpened(self._labels[val])
-            together = _together(frozen, alone, self._labels[val])
-            steps.append(_Step(opening, tuned, best, alone, together))
+            tuned = self._tune(opening)
+            alone = tuned.after.sharpened(labels)
+            steps.append(_Step(opening, tuned, best, alone, _together(frozen, alone, labels)))
             if steps[-1].is_kept:
                 best = steps[-1].after
             else:
@@ -174,17 +176,17 @@ class FineTuner:
 
     def _schedule(self) -> Schedule:
         """By the number of images and their size."""
-        recipe, num_images = self._job.recipe, int(self._job.is_in("train").sum())
+        recipe = self._job.recipe
         rate = None if isinstance(recipe.lr, str) else recipe.lr  # "auto" is found later.
         return schedule_for(
-            num_images, recipe.epochs, image_size=self._size, optimizer=recipe.optimizer, learning_rate=rate
+            len(self._train), recipe.epochs, image_size=self._size, optimizer=recipe.optimizer, learning_rate=rate
         )
 
-    def _tune(self, opening: str, train: Numbers, val: Numbers) -> Tuned:
+    def _tune(self, opening: str) -> Tuned:
         tail = open_tail(self._backbone, self._head, opening)
         check_preprocessing(tail.whole)
         material, weights = self._material_for(tail), self._job.class_weights()
-        lessons = Lessons(material, self._labels, self._job.num_classes, train, val, weights)
+        lessons = Lessons(material, self._labels, self._job.num_classes, self._train, self._val, weights)
         schedule = self._schedule()
         factors = rates(self._backbone, opening, schedule.layer_decay)
         guard = Guard.before(tail.whole)
@@ -219,10 +221,9 @@ class FineTuner:
         return self._material[1]
 
     def _read(self, tail: Tail) -> Material:
-        images, views = self._job.folder.images, self._job.candidate.views
         if tail.cut is None:
-            return PixelMaterial(images, self._size, views, self._eyes.progress)
-        features = self._eyes.activations(images, self._job.candidate, tail.cut.name)
+            return PixelMaterial(self._images, self._size, self._job.candidate.views, self._eyes.progress)
+        features = self._eyes.activations(self._images, self._job.candidate, tail.cut.name)
         return StoredMaterial(features, tail.cut.name, POOLED, tail.num_constants)
 
     def _keeper(self, phase: Phase, lessons: Lessons) -> Keeper | None:
@@ -233,7 +234,7 @@ class FineTuner:
             "recipe": self._job.recipe.to_json(),
             "weights": fingerprint(self._backbone.model),
             "head": [value.tobytes().hex() for value in self._head.get_weights()],
-            "images": [[image.sha256, image.label] for image in self._job.folder.images],
+            "images": [[image.sha256, image.label] for image in self._images],
             "train": lessons.train.tolist(),
             "val": lessons.val.tolist(),
         }
