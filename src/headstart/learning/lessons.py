@@ -81,17 +81,22 @@ class Lessons:
     def _answers(self, model: keras.Model, num_views: int) -> HeldOut:
         if not len(self.val):
             return HeldOut.nothing()
-        portions = [self.val[start : start + _AT_ONCE] for start in range(0, len(self.val), _AT_ONCE)]
-        logits = np.concatenate([self._logits(model, portion, num_views) for portion in portions])
+        at_once = min(_AT_ONCE, len(self.val))
+        portions = [self.val[start : start + at_once] for start in range(0, len(self.val), at_once)]
+        logits = np.concatenate(
+            [
+                np.mean([self._logits(model, portion, view, at_once) for view in range(num_views)], axis=0)
+                for portion in portions
+            ]
+        )
         labels = self.labels[self.val]
         return HeldOut.of(logits, labels, self.class_weights.judging(labels) if self.class_weights else None)
 
-    def _logits(self, model: keras.Model, images: Numbers, num_views: int) -> npt.NDArray[np.float64]:
-        padded = np.resize(images, _AT_ONCE)  # One shape, so that no backend compiles twice.
-        inputs = self.material.batch(np.repeat(padded, num_views), np.tile(np.arange(num_views), _AT_ONCE))
-        each = np.asarray(model.predict_on_batch(one_or_all(inputs)), np.float64).reshape(_AT_ONCE, num_views, -1)
-        logits: npt.NDArray[np.float64] = np.log(each + _SMALLEST).mean(axis=1)
-        return logits[: len(images)]
+    def _logits(self, model: keras.Model, images: Numbers, view: int, at_once: int) -> npt.NDArray[np.float64]:
+        padded = np.resize(images, at_once)  # One shape, so that no backend compiles twice.
+        inputs = self.material.batch(padded, np.full(at_once, view))
+        each = np.asarray(model.predict_on_batch(one_or_all(inputs)), np.float64)
+        return np.asarray(np.log(each + _SMALLEST)[: len(images)])
 
 
 def prepared_ahead(make: Callable[[int], Made], numbers: Iterable[int]) -> Iterator[Made]:
