@@ -2,9 +2,10 @@
 
     python benchmarks/kill_tuning.py --kills 50 --seed 7
 
-Small painted pictures and a network with random weights: it is the state on disk that is tried. After each kill the
-same command is started again, and so on; it has to end with the weights and the history of the run that was left alone,
-to the bit. A run that ends before its moment comes is looked at, its folder is thrown away, and the next one begins.
+Small painted pictures and a network with random weights: it is the state on disk that is tried, which is kept after each
+step here and not every half minute. After each kill the same command is started again, and so on; it has to end with
+the weights and the history of the run that was left alone, to the bit. A run that ends before its moment comes is looked
+at, its folder is thrown away, and the next one begins.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ import h5py
 import numpy as np
 from PIL import Image
 from table import row
+
+EAGER = """
+from headstart.learning import tuning
+tuning._SECONDS_BETWEEN_STATES = 0.0
+from headstart.cli import main
+main()
+"""
 
 
 def paint(root: Path, number: int) -> Path:
@@ -75,7 +83,7 @@ def main() -> None:
         options += ["--fine-tune", "stage5", "--epochs", "20"]
 
         def start(run: Path) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "headstart", "fit", str(data), "--out", str(run), *options]
+            command = [sys.executable, "-c", EAGER, "fit", str(data), "--out", str(run), *options]
             return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
         alone, again = Path(folder) / "alone", Path(folder) / "again"

@@ -26,7 +26,7 @@ from headstart.networks.backend import keras
 from headstart.networks.guard import Guard, check_epochs_differ
 from headstart.progress import Progress, silent
 
-_SECONDS_BETWEEN_STATES = 60.0
+_SECONDS_BETWEEN_STATES = 30.0  # What a kill may cost; epochs of few images take less than a state does.
 _SMALLEST = 1e-12
 
 Arrays = list[npt.NDArray[Any]]
@@ -116,16 +116,19 @@ class _Course:
     def __init__(self, model: keras.Model, optimizer: Any, phase: Phase, loss_before: float) -> None:
         self.model, self.optimizer, self.phase = model, optimizer, phase
         self.best: Arrays = weights_of(model)
+        self._saved = time.perf_counter()
         self.facts: dict[str, Any] = {
             "epoch": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "best_epoch": 0, "least": loss_before, "rows": [],
             "over": False, "trouble": "",
         }  # fmt: skip
 
-    def save(self, keeper: Keeper | None) -> None:
-        if keeper:
+    def save_if_due(self, keeper: Keeper | None) -> None:
+        is_due = self.facts["over"] or time.perf_counter() - self._saved > _SECONDS_BETWEEN_STATES
+        if keeper and is_due:
             optimizer = [np.asarray(keras.ops.convert_to_numpy(each.value)) for each in self.optimizer.variables]
             arrays = {"weights": weights_of(self.model), "best": self.best, "optimizer": optimizer}
             keeper.save(self.facts, arrays)
+            self._saved = time.perf_counter()
 
     def resume(self, keeper: Keeper | None) -> None:
         saved = keeper.load() if keeper else None
@@ -183,7 +186,7 @@ def tune(
         _run_epoch(course, lessons, keeper, progress)
         if not course.facts["trouble"]:
             _judge(course, lessons, tell)
-        course.save(keeper)
+        course.save_if_due(keeper)
     if course.facts["epoch"]:
         guard.after(model)
     put_weights(model, course.best)
@@ -221,7 +224,7 @@ def _run_epoch(course: _Course, lessons: Lessons, keeper: Keeper | None, progres
         random = np.random.default_rng([seed, facts["epoch"], step])
         return lessons.batch(order[of_step], views[of_step], random, schedule.mixup)
 
-    kept = start = time.perf_counter()
+    start = time.perf_counter()
     for each in prepared_ahead(batch, range(facts["step"], num_steps)):
         done = facts["epoch"] * num_steps + facts["step"]
         course.optimizer.learning_rate.assign(schedule.rate_at(done, len(order)))
@@ -233,9 +236,7 @@ def _run_epoch(course: _Course, lessons: Lessons, keeper: Keeper | None, progres
         if not math.isfinite(loss):
             facts["over"], facts["trouble"] = True, _no_number(facts["epoch"] + 1, schedule)
             break
-        if time.perf_counter() - kept > _SECONDS_BETWEEN_STATES:
-            course.save(keeper)
-            kept = time.perf_counter()
+        course.save_if_due(keeper)
     facts["seconds"] += time.perf_counter() - start
 
 
