@@ -2,10 +2,10 @@
 
     python benchmarks/kill_tuning.py --kills 50 --seed 7
 
-Small painted pictures and a network with random weights: it is the state on disk that is tried, which is kept after each
-step here and not every half minute. After each kill the same command is started again, and so on; it has to end with
-the weights and the history of the run that was left alone, to the bit. A run that ends before its moment comes is looked
-at, its folder is thrown away, and the next one begins.
+Small painted pictures and a network with random weights: it is the state on disk that is tried, which is kept after
+each step here and not every half minute. After each kill the same command is started again, and so on; it has to end
+with the weights and the history of the run that was left alone, to the bit. A run that ends before its moment comes is
+looked at, its folder is thrown away, and the next one begins.
 """
 
 from __future__ import annotations
