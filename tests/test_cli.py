@@ -457,7 +457,7 @@ def test_usual_options_are_the_recipes():
 
     from headstart.recipe import Recipe
 
-    options = set(inspect.signature(cli.fit).parameters) - {"data", "out", "as_json"}
+    options = set(inspect.signature(cli.fit).parameters) - {"data", "out", "track", "as_json"}
     assert options == set(Recipe.__dataclass_fields__) - {"test", "val"}
     for name, default in ((each, getattr(Recipe(), each)) for each in options):
         assert inspect.signature(cli.fit).parameters[name].default == default
