@@ -261,6 +261,7 @@ def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
     trained = weights_of(course.model)
     if course.optimizer.use_ema:  # What is judged and kept is the mean over the last steps; what learns on is the last.
         course.optimizer.finalize_variable_values(course.model.trainable_weights)
+        put_weights(course.model, weights_of(course.model))  # On JAX both would hold the same memory, and lose it.
     held_out = lessons.quick_answers(course.model)
     row = Epoch(
         phase=course.phase.opening,
