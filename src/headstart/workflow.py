@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.comparing import Settled, settle
-from headstart.errors import DataError, HeadstartError, RunError
+from headstart.errors import DataError, HeadstartError
 from headstart.learning.multi_label import check_recipe
 from headstart.networks.catalogue import find_backbone
-from headstart.pictures.folder import BETWEEN_NAMES, SPLITS, ImageFile, ImageFolder, Skipped
-from headstart.pictures.labels import class_numbers, multi_hot
+from headstart.pictures.folder import ImageFolder, Skipped
 from headstart.pictures.problems import conflicting_duplicates
 from headstart.pictures.published import fetch_images, find_images
 from headstart.pictures.scan import scan
@@ -30,11 +26,10 @@ from headstart.reporting import runs
 from headstart.reporting.content import draw_report
 from headstart.reporting.report import ReportContent
 from headstart.reporting.tracking import OFF, Tracker, check_tool
-from headstart.scoring.metrics import evaluate as score
-from headstart.scoring.multi_label import AnyEvaluation, answer, evaluate_names, read_evaluation
+from headstart.results import evaluation_in, facts_of, score_images, write_facts, write_results
+from headstart.scoring.multi_label import AnyEvaluation
 
 if TYPE_CHECKING:
-    from headstart.learning.choosing import Candidate
     from headstart.learning.classifier import Classifier, Prediction
     from headstart.learning.training import Trained
 
@@ -115,18 +110,24 @@ def fit(
     except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
-    notes = (*notes, *settled.notes, *_label_notes(folder))
+    return _finish(path, identity, trained, (*notes, *settled.notes, *_label_notes(folder)), clock, tracker)
+
+
+def _finish(
+    path: Path, identity: dict[str, Any], trained: Trained, notes: Sequence[str], clock: Clock, tracker: Tracker
+) -> Run:
+    """Write the results into the run folder, the manifest last."""
     with runs.writing(path):
         runs.reopen_run(path, identity)
         with clock.measures("report"):
-            evaluation = _write_results(path, trained)
+            evaluation = write_results(path, trained)
             self_check = trained.check_saved(path)
-        facts = _facts(identity, trained, notes, self_check, clock)
-        _write_facts(path, facts, evaluation)
-        tracker.finish(recipe.to_json(), trained.history, evaluation.summary(), path)
+        facts = facts_of(identity, trained, notes, self_check, clock.read())
+        write_facts(path, facts, evaluation)
+        tracker.finish(identity["recipe"], trained.history, evaluation.summary(), path)
         if tracker.trouble:
             facts["notes"].append(tracker.trouble)
-            _write_facts(path, facts, evaluation)
+            write_facts(path, facts, evaluation)
         runs.remove_states(path)
         runs.finish_run(path)
     return Run(path, facts, evaluation)
@@ -136,7 +137,7 @@ def load(path: str | Path) -> Run:
     """Open a finished run, after checking its files against the manifest."""
     folder = Path(path)
     facts = runs.open_run(folder)
-    return Run(folder, facts, _read_evaluation(folder))
+    return Run(folder, facts, evaluation_in(folder))
 
 
 def report(path: str | Path) -> tuple[Path, ReportContent]:
@@ -185,7 +186,7 @@ def evaluate(path: str | Path, data: str | Path | ImageFolder, *, progress: Prog
         raise DataError(f"None of the {len(images)} images could be read; the first: {failed[0].reason}.")
     rows = np.array([list(each.probabilities.values()) for _, each in read])
     several = classifier.is_multi_label
-    evaluation = _score([image for image, _ in read], rows, classifier.class_names, is_multi_label=several)
+    evaluation = score_images([image for image, _ in read], rows, classifier.class_names, is_multi_label=several)
     return Evaluated(evaluation, len(folder) - len(images), (*folder.skipped, *failed))
 
 
@@ -240,39 +241,12 @@ class Clock:
         return time.perf_counter() - self._start
 
 
-def _score(
-    images: Sequence[ImageFile], probabilities: Any, class_names: Sequence[str], *, is_multi_label: bool
-) -> AnyEvaluation:
-    if is_multi_label:
-        return evaluate_names(multi_hot(images, class_names), probabilities, class_names)
-    return score(class_numbers(images, class_names), probabilities, class_names)
-
-
 def _telling(tell: Callable[[Any, int], None], tracker: Tracker) -> Callable[[Any, int], None]:
     def tell_both(epoch: Any, num_epochs: int) -> None:
         tell(epoch, num_epochs)
         tracker.tell(dataclasses.asdict(epoch))
 
     return tell_both
-
-
-def _write_facts(path: Path, facts: dict[str, Any], evaluation: AnyEvaluation) -> None:
-    runs.write_json(path / runs.RUN_FILE, facts)
-    draw_report(path, facts, evaluation)
-
-
-def _write_results(path: Path, trained: Trained) -> AnyEvaluation:
-    """The model and the tables of a run, and its scores."""
-    folder, test = trained.folder, trained.test_images
-    several = folder.is_multi_label
-    evaluation = _score(test, trained.test_probabilities, folder.class_names, is_multi_label=several)
-    trained.classifier.save(path)
-    runs.write_split(path, folder.images, trained.splits)
-    _write_predictions(path, test, trained.test_probabilities, trained.classifier)
-    _write_history(path, trained.history)
-    _write_rates(path, trained.rate_steps)
-    runs.write_json(path / runs.EVALUATION_FILE, evaluation.to_json())
-    return evaluation
 
 
 def _label_notes(folder: ImageFolder) -> tuple[str, ...]:
@@ -283,100 +257,6 @@ def _label_notes(folder: ImageFolder) -> tuple[str, ...]:
     count = "once" if len(conflicts) == 1 else f"{len(conflicts):,} times"
     first = " and ".join(conflicts[0][:2])
     return (f"The same picture has different labels {count}, so as many labels or more are wrong. The first: {first}.",)
-
-
-def _write_predictions(path: Path, images: Sequence[ImageFile], probabilities: Any, classifier: Classifier) -> None:
-    names, several = classifier.class_names, classifier.is_multi_label
-    columns = ("path", "split", "label", "predicted", "probability", *(f"p({name})" for name in names))
-    rows = []
-    for image, row in zip(images, probabilities, strict=True):
-        said, probability = answer(row, names, is_multi_label=several)
-        predicted = BETWEEN_NAMES.join(said)
-        rows.append((image.name, "test", image.label, predicted, f"{probability:.6g}", *(f"{p:.6g}" for p in row)))
-    runs.write_table(path / runs.PREDICTIONS_FILE, columns, rows)
-
-
-def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
-    columns = list(history[0]) if history else ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
-    runs.write_table(path / runs.HISTORY_FILE, columns, [list(row.values()) for row in history])
-
-
-def _write_rates(path: Path, steps: Sequence[dict[str, Any]]) -> None:
-    if steps:
-        runs.write_table(path / runs.RATES_FILE, list(steps[0]), [list(step.values()) for step in steps])
-
-
-def _facts(
-    identity: dict[str, Any], trained: Trained, notes: Sequence[str], self_check: str, clock: Clock
-) -> dict[str, Any]:
-    folder, weights = trained.folder, trained.weights
-    recipe = identity["recipe"]
-    counts = Counter(trained.splits)
-    seconds = clock.read()
-    return {
-        "identity": identity,
-        "finished": True,
-        "title": folder.root.resolve().name,
-        "root": str(folder.root.resolve()),
-        "created": runs.now(),
-        "class_names": list(folder.class_names),
-        "choices": {
-            "backbone": " and ".join(each["backbone"] for each in trained.networks),
-            "image size": f"{trained.candidate.image_size} px",
-            "views": _views_in_words(trained.candidate),
-            "head": recipe["head"],
-            "fine-tuned": _tuned_in_words(trained.fine_tuned),
-            "seed": recipe["seed"],
-            "images": ", ".join(f"{counts[split]:,} {split}" for split in SPLITS),
-        },
-        "weights": weights,
-        "networks": list(trained.networks),
-        "notes": [*notes, *trained.notes],
-        "skipped": [dataclasses.asdict(each) for each in folder.skipped],
-        "self_check": self_check,
-        "head_note": trained.head_note,
-        "seconds": seconds,
-        "versions": _versions(trained.backend),
-        "fingerprint": trained.fingerprint,
-        "summary": {
-            "backbone": trained.spec_name,
-            "weights": {"source": weights["source"], "sha256": weights["sha256"]},
-            "networks": [each["backbone"] for each in trained.networks],
-            "head": recipe["head"],
-            "fine_tuned": trained.fine_tuned,
-            "class_names": list(folder.class_names),
-            **({"multi_label": True} if folder.is_multi_label else {}),
-            "num_images": len(folder),
-            "num_skipped": len(folder.skipped),
-            "image_size": trained.candidate.image_size,
-            "features": trained.feature_counts,
-            "seconds": seconds,
-        },
-    }
-
-
-def _views_in_words(candidate: Candidate) -> str:
-    views = "as it is and mirrored (4)" if len(candidate.views) > 1 else "as it is"
-    return f"{views}, at two scales, with deviations" if "two scales" in candidate.output else views
-
-
-def _tuned_in_words(first: str | None) -> str:
-    return "no, the network is frozen" if first is None else first if first == "all" else f"{first} and above"
-
-
-def _versions(backend: str) -> dict[str, str]:
-    names = ["headstart", "keras", "numpy", "pillow"]
-    installed = {"python": platform.python_version(), **{name: version(name) for name in names}}
-    return {**installed, "backend": backend}
-
-
-def _read_evaluation(path: Path) -> AnyEvaluation:
-    import json
-
-    try:
-        return read_evaluation(json.loads((path / runs.EVALUATION_FILE).read_bytes()))
-    except (OSError, ValueError, HeadstartError) as error:
-        raise RunError(f"{path / runs.EVALUATION_FILE} is damaged: {error}") from error
 
 
 def _files(given: Path) -> list[Path]:
