@@ -4,7 +4,8 @@ The head that was fitted to frozen features comes first (LP-FT, Kumar et al. 202
 head that knows nothing would spoil the network on its way. Then the network is opened from the top down. Every step is
 judged on the validation images against what was there before, image by image; one that is no surer gain than noise is
 undone. What a step is worth is asked of the tuned network alone, and together with the frozen one: they err on other
-images, and the mean of their logits is often better than either. What is shipped is what was judged, to the bit.
+images, and the mean of their logits is often better than either. The tuned weights that are shipped are those that were
+judged; the head of the frozen network beside them has learnt from the validation images too.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ _SMALLEST = 1e-12
 _AT_ONCE = 16
 
 Random = np.random.Generator
+Batch = dict[str, Any]
 Made = TypeVar("Made")
 
 
@@ -48,7 +49,17 @@ class Lessons:
         order = random.permutation(self.train)
         return order, random.integers(self.material.num_views, size=len(order))
 
-    def batch(self, images: Numbers, views: Numbers, random: Random, mixup: float = 0.0) -> dict[str, Any]:
+    def batches(self, seed: int, epoch: int, batch_size: int, mixup: float = 0.0) -> Callable[[int], Batch]:
+        """The batches of an epoch by their number, settled by the seed: see `batch`."""
+        order, views = self.shown(seed, epoch)
+
+        def batch(number: int) -> Batch:
+            these = slice(number * batch_size, (number + 1) * batch_size)
+            return self.batch(order[these], views[these], np.random.default_rng([seed, epoch, number]), mixup)
+
+        return batch
+
+    def batch(self, images: Numbers, views: Numbers, random: Random, mixup: float = 0.0) -> Batch:
         """What ``keras.Model.train_on_batch`` takes: images, varied a little, what is on them, and how much they count.
 
         Args:

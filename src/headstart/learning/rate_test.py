@@ -8,11 +8,11 @@ is a tenth of the rate at which the smoothed loss was least, as fastai does
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
 
-import numpy as np
-
-from headstart.learning.lessons import Lessons
+from headstart.learning.lessons import Batch, Lessons
 from headstart.learning.tuning import Phase, compile_for, put_weights, weights_of
 from headstart.networks.backend import keras
 from headstart.progress import Progress, silent
@@ -61,14 +61,14 @@ def find_rate(
     """
     before = weights_of(model)
     optimizer = compile_for(model, phase, len(lessons.train))
-    batches = _Batches(lessons, phase)
+    batches = itertools.islice(_batches(lessons, phase), _NUM_STEPS)
     steps: list[Step] = []
     smoothed = 0.0
-    for number in range(_NUM_STEPS):
+    for number, batch in enumerate(batches):
         rate = _LOWEST * (_HIGHEST / _LOWEST) ** (number / (_NUM_STEPS - 1))
         optimizer.learning_rate.assign(rate)
         model.reset_metrics()
-        loss = float(model.train_on_batch(**batches.take(number)))
+        loss = float(model.train_on_batch(**batch))
         smoothed = _MEMORY * smoothed + (1 - _MEMORY) * loss
         mean = smoothed / (1 - _MEMORY ** (number + 1))  # As if it had not begun at nothing.
         progress(f"Trying learning rates for {phase.opening}", number + 1, _NUM_STEPS)
@@ -84,23 +84,16 @@ def find_rate(
     return chosen, tuple(dataclasses.replace(step, chosen=chosen) for step in steps)
 
 
+def _batches(lessons: Lessons, phase: Phase) -> Iterator[Batch]:
+    """Batch after batch of the training images, epoch after epoch, without end."""
+    schedule = phase.schedule
+    for epoch in itertools.count():
+        batch = lessons.batches(phase.seed, epoch, schedule.batch_size, schedule.mixup)
+        yield from map(batch, range(schedule.steps_per_epoch(len(lessons.train))))
+
+
 def _chosen(steps: list[Step]) -> float | None:
     """A tenth of the rate of the least smoothed loss; None where it hardly fell."""
     settled = steps[math.ceil(1 / (1 - _MEMORY)) :]  # Before that it is the mean of too few.
     best = min(settled, key=lambda step: step.smoothed, default=None)
     return best.learning_rate * _PART if best and best.smoothed < _LEAST_FALL * settled[0].smoothed else None
-
-
-class _Batches:
-    """Batch after batch of the training images, epoch after epoch."""
-
-    def __init__(self, lessons: Lessons, phase: Phase) -> None:
-        self._lessons, self._phase = lessons, phase
-
-    def take(self, number: int) -> dict[str, object]:
-        schedule, seed = self._phase.schedule, self._phase.seed
-        epoch, step = divmod(number, schedule.steps_per_epoch(len(self._lessons.train)))
-        order, views = self._lessons.shown(seed, epoch)
-        batch = slice(step * schedule.batch_size, (step + 1) * schedule.batch_size)
-        random = np.random.default_rng([seed, epoch, step])
-        return self._lessons.batch(order[batch], views[batch], random, schedule.mixup)

@@ -29,7 +29,7 @@ from headstart.learning.heads import (
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.logistic import FREE, LinearHead, Restraint
-from headstart.learning.pairing import Alone, join
+from headstart.learning.pairing import Alone, Joined, join
 from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
 from headstart.learning.tuning import Diary
 from headstart.networks.backend import keras
@@ -155,24 +155,29 @@ def train(
             with clock.measures("fine_tune"):
                 fitted = _tuned(job, eyes, features.values, fitted, diary)
         joined = join(job, eyes, partners, Alone(fitted, choice.sentence))
-        fitted = joined.fitted
+    return _trained(job, joined, eyes, partners)
+
+
+def _trained(job: Job, joined: Joined, eyes: Eyes, partners: Sequence[Eyes]) -> Trained:
+    """What came of it, and what is to be said of it."""
+    fitted, images = joined.fitted, job.folder.images
     return Trained(
-        classifier=Classifier(fitted.model, folder.class_names, folder.is_multi_label),
-        folder=folder,
-        splits=tuple(splits),
-        test_images=tuple(image for image, split in zip(folder.images, splits, strict=True) if split == "test"),
+        classifier=Classifier(fitted.model, job.folder.class_names, job.folder.is_multi_label),
+        folder=job.folder,
+        splits=job.splits,
+        test_images=tuple(image for image, mine in zip(images, job.is_in("test"), strict=True) if mine),
         test_probabilities=fitted.test_probabilities,
         candidate=fitted.candidate or joined.candidate,
         spec_name=eyes.spec.name,
         weights=_weights_facts(eyes),
         networks=tuple(_network_facts(each) for each in joined.sees),
         fingerprint=eyes.fingerprint,
-        feature_counts=eyes.counts(folder.images, *partners),
+        feature_counts=eyes.counts(images, *partners),
         history=fitted.history,
         rate_steps=fitted.rate_steps,
         head_note=joined.note,
         fine_tuned=fitted.fine_tuned,
-        notes=_notes(joined.sees, recipe, joined.candidate),
+        notes=_notes(joined.sees, job.recipe, joined.candidate),
         backend=f"{keras.backend.backend()}, features by {engine_name()}",
     )
 

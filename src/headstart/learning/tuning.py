@@ -214,20 +214,15 @@ def compile_for(model: keras.Model, phase: Phase, num_images: int) -> Any:
 def _run_epoch(course: _Course, lessons: Lessons, keeper: Keeper | None, progress: Progress) -> None:
     """Every training image once, from the batch at which the course stands."""
     facts, model, schedule, seed = course.facts, course.model, course.phase.schedule, course.phase.seed
-    order, views = lessons.shown(seed, facts["epoch"])
     if facts["epoch"] == 1:
         _see_that_epochs_differ(lessons, seed)
-    num_steps = schedule.steps_per_epoch(len(order))
-
-    def batch(step: int) -> dict[str, Any]:
-        of_step = slice(step * schedule.batch_size, (step + 1) * schedule.batch_size)
-        random = np.random.default_rng([seed, facts["epoch"], step])
-        return lessons.batch(order[of_step], views[of_step], random, schedule.mixup)
-
+    num_images = len(lessons.train)
+    num_steps = schedule.steps_per_epoch(num_images)
+    batch = lessons.batches(seed, facts["epoch"], schedule.batch_size, schedule.mixup)
     start = time.perf_counter()
     for each in prepared_ahead(batch, range(facts["step"], num_steps)):
         done = facts["epoch"] * num_steps + facts["step"]
-        course.optimizer.learning_rate.assign(schedule.rate_at(done, len(order)))
+        course.optimizer.learning_rate.assign(schedule.rate_at(done, num_images))
         model.reset_metrics()  # Keras would average over all steps before.
         loss = float(model.train_on_batch(**each))
         facts["step"] += 1
