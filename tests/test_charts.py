@@ -64,6 +64,11 @@ def test_the_learning_rate_that_was_taken_is_marked():
     assert len(rate_charts([*rates([1.0] * 9, "stage5"), *rates([1.0] * 9)])) == 2
 
 
+def test_losses_of_nothing_at_all_have_a_frame():
+    (chart,) = loss_charts([{**each, "val_loss": "0.0"} for each in epochs([0.0, 0.0], phase="all")])
+    assert {y for points in chart.lines.values() for _, y in points} == {0.0}
+
+
 @pytest.mark.parametrize("top", [1e-9, 0.03, 0.7, 1.0, 17.0, 1e12])
 def test_ticks_are_few_and_round(top):
     ticks = charts._loss_ticks(top)

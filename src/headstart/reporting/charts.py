@@ -11,6 +11,7 @@ Row = Mapping[str, str]
 Points = tuple[tuple[float, float], ...]
 
 _NUM_TICKS = 4
+_TOP = 1.05  # Of the frame, against the highest point.
 _WORDS = {"all": "the whole network"}
 _ABOUT_LOSS = "The training loss is of varied pictures and softened labels, so it stays above 0."
 
@@ -53,7 +54,7 @@ def _loss_chart(phase: str | None, rows: Sequence[Row]) -> Chart:
         "validation": [float(row["val_loss"]) for row in rows],
     }
     seen = [loss for each in losses.values() for loss in each if math.isfinite(loss)]
-    top = max(seen, default=1.0) * 1.05
+    top = _TOP * max(seen, default=0.0) or 1.0
     last = max(epochs)
     what = "the head" if phase is None else _WORDS.get(phase, f"{phase} and above")
     return Chart(
@@ -77,7 +78,7 @@ def _rate_chart(phase: str, rows: Sequence[Row]) -> Chart:
     chosen = float(rows[0]["chosen"])
     smoothed, each = ([float(row[name]) for row in rows] for name in ("smoothed", "loss"))
     low, high = math.floor(rates[0]), math.ceil(rates[-1] + 1e-9)
-    top = 2 * max(smoothed[: len(smoothed) // 2 + 1])
+    top = 2 * max(smoothed[: len(smoothed) // 2 + 1]) or 1.0
     along = [(rate - low) / (high - low) for rate in rates]
     return Chart(
         title=f"Learning rates for {_WORDS.get(phase, f'{phase} and above')}",

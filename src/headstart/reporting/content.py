@@ -68,7 +68,7 @@ def report_content(path: Path, facts: dict[str, Any], evaluation: AnyEvaluation)
             versions=facts["versions"],
             charts=(*rate_charts(_rows(path / RATES_FILE)), *loss_charts(_rows(path / HISTORY_FILE))),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, DataError) as error:
         raise RunError(f"{path} is damaged: {error!r}.") from error
 
 
