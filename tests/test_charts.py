@@ -74,3 +74,10 @@ def test_ticks_are_few_and_round(top):
     ticks = charts._loss_ticks(top)
     assert 2 <= len(ticks) <= 6
     assert ticks[0.0] == "0"
+
+
+def test_a_course_on_all_images_has_no_line_of_validation():
+    history = [{**each, "val_loss": "nan"} for each in epochs([0.5, 0.4], phase="stage3 on all images")]
+    (chart,) = loss_charts(history)
+    assert chart.title == "Training stage3 and above on all images"
+    assert list(chart.lines) == ["training"]

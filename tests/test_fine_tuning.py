@@ -59,15 +59,16 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("first", ["stage5", "all"])
+@pytest.mark.parametrize("first", ["stage5", "stage3", "all"])
 def test_tunes_what_was_asked_for(stripes, tmp_path, anything_helps, first):
     told = []
     run = headstart.fit(stripes, out=tmp_path / "run", fine_tune=first, tell=lambda *row: told.append(row), **CHOICES)
     assert run.summary()["fine_tuned"] == first
     assert run.facts["choices"]["fine-tuned"] == (first if first == "all" else f"{first} and above")
     history = rows(run.path / "history.csv")
-    assert [(row["phase"], row["epoch"]) for row in history] == [(first, "1"), (first, "2"), (first, "3")]
-    assert [(row.epoch, total) for row, total in told] == [(1, 3), (2, 3), (3, 3)]
+    phases = [(first, "1"), (first, "2"), (first, "3"), (f"{first} on all images", "1")]
+    assert [(row["phase"], row["epoch"]) for row in history] == phases
+    assert [(row.epoch, total) for row, total in told] == [(1, 3), (2, 3), (3, 3), (1, 1)]
     assert run.facts["seconds"]["fine_tune"] > 0
     assert not list(run.path.glob("*.state"))
     assert "; kept." in run.facts["head_note"]
@@ -98,14 +99,14 @@ def test_where_nothing_helps_the_run_is_the_frozen_one(stripes, tmp_path, nothin
     assert run.summary()["fine_tuned"] is None
     assert rows(run.path / "predictions.csv") == rows(frozen.path / "predictions.csv")
     assert "no surer gain than noise, so it was undone. The network stays frozen." in run.facts["head_note"]
-    assert {row["phase"] for row in rows(run.path / "history.csv")} == {"stage5", "all"}
+    assert {row["phase"] for row in rows(run.path / "history.csv")} == {"stage5", "stage3"}
     assert run.facts["choices"]["fine-tuned"] == "no, the network is frozen"
 
 
 def test_auto_opens_from_the_top_down_as_long_as_it_helps(stripes, tmp_path, anything_helps):
     run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **{**CHOICES, "epochs": 1})
-    assert [row["phase"] for row in rows(run.path / "history.csv")] == ["stage5", "all"]
-    assert run.summary()["fine_tuned"] == "all"
+    assert [row["phase"] for row in rows(run.path / "history.csv")] == ["stage5", "stage3", "stage3 on all images"]
+    assert run.summary()["fine_tuned"] == "stage3"
 
 
 def test_views_are_averaged_as_in_the_frozen_classifier(stripes, tmp_path, anything_helps):
@@ -130,23 +131,58 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(stripes, tmp_path, anythi
         steps = []
 
         def progress(step, done, total):
-            if step == "Tuning stage5":
+            if step.startswith("Tuning stage5"):
                 steps.append(done)
                 if len(steps) == number:
                     raise _Killed
 
         return progress
 
-    for number in (2, 3):  # Each time a little further.
+    for number in (2, 3, 3, 3):  # Each time a little further, at last into the course on all images.
         with pytest.raises(_Killed):
             headstart.fit(stripes, out=tmp_path / "again", progress=killed_at(number), **choices)
         assert list((tmp_path / "again").glob("*.state"))
+    assert list((tmp_path / "again").glob(".tuning-stage5-on-all-images*.state"))
     again = headstart.fit(stripes, out=tmp_path / "again", **choices)
     for one, two in zip(whole.classifier.model.get_weights(), again.classifier.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     speeds = {"images_per_second": "", "seconds": ""}
     without_speed = [{**row, **speeds} for row in rows(whole.path / "history.csv")]
     assert [{**row, **speeds} for row in rows(again.path / "history.csv")] == without_speed
+
+
+def test_what_is_kept_learns_from_the_validation_images_too(stripes, tmp_path, anything_helps, monkeypatch):
+    taught = []
+    follow = fine_tuning.FineTuner._follow
+
+    def noted(self, phase, tail, lessons):
+        taught.append((phase, len(lessons.train), len(lessons.val)))
+        return follow(self, phase, tail, lessons)
+
+    monkeypatch.setattr(fine_tuning.FineTuner, "_follow", noted)
+    headstart.fit(stripes, out=tmp_path / "run", fine_tune="stage5", **CHOICES)
+    (judged, num_train, num_val), (last, num_all, none) = taught
+    assert num_val > 0
+    assert (num_all, none) == (num_train + num_val, 0)
+    assert last.schedule.epochs < judged.schedule.epochs
+    assert last.schedule.learning_rate < judged.schedule.learning_rate
+
+
+def test_a_last_course_that_goes_wrong_is_undone(stripes, tmp_path, anything_helps, monkeypatch):
+    choices = {**CHOICES, "fine_tune": "stage5"}
+    monkeypatch.setattr(fine_tuning.FineTuner, "learn_from_all", lambda self, step: "")
+    before = headstart.fit(stripes, out=tmp_path / "before", **choices).classifier.model.get_weights()
+    monkeypatch.undo()
+    monkeypatch.setattr(fine_tuning, "LEAST_CONFIDENCE", 1e-12)
+    begin = tuning._Course.__init__
+    monkeypatch.setattr(tuning._Course, "__init__", lambda self, *given: begin(self, *given[:-1], math.inf))
+    usual = fine_tuning.last_course
+    absurd = {"learning_rate": 1e4}
+    monkeypatch.setattr(fine_tuning, "last_course", lambda given: dataclasses.replace(usual(given), **absurd))
+    run = headstart.fit(stripes, out=tmp_path / "run", **choices)
+    assert "Learning from the validation images too went wrong, so that was undone." in run.facts["head_note"]
+    for one, two in zip(before, run.classifier.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_the_verdict_is_on_paired_images():

@@ -28,9 +28,9 @@ from headstart.learning.job import Fitted, Job
 from headstart.learning.keeper import Keeper
 from headstart.learning.lessons import Lessons
 from headstart.learning.logistic import LinearHead, Restraint
-from headstart.learning.material import Material, Numbers, PixelMaterial, StoredMaterial
+from headstart.learning.material import FreshMaterial, Material, Numbers, PixelMaterial, StoredMaterial
 from headstart.learning.rate_test import Step, find_rate
-from headstart.learning.schedule import Schedule, schedule_for
+from headstart.learning.schedule import Schedule, last_course, schedule_for
 from headstart.learning.seeing import Eyes
 from headstart.learning.tail import Tail, open_tail, rates, stages_that_learn
 from headstart.learning.tuning import Diary, Epoch, Phase, Tuned, tune
@@ -55,8 +55,13 @@ LEAST_WITH_FROZEN = 1.0
 """By how many standard errors tuned and frozen network together must be better than the tuned one alone, since two take
 twice the time and room."""
 
+ON_ALL = " on all images"
+"""What is added to the name of a phase that also learns from the validation images."""
+
 STATE_PREFIX = ".tuning"
 """What the files are called that an unfinished training is kept in."""
+
+_HIGHEST = 3  # Stages that are opened last.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +140,7 @@ class FineTuner:
         self._labels = job.labels()[learns]
         self._train, self._val = (np.flatnonzero(job.is_in(side)[learns]) for side in ("train", "val"))
         self._material: tuple[str | None, Material] | None = None
+        self._phases: dict[str, Phase] = {}
         self.history: list[Epoch] = []
         self.rate_steps: list[Step] = []
         with mixed_precision_on_gpu():
@@ -163,6 +169,24 @@ class FineTuner:
                 self._put_back(before)
         return steps
 
+    def learn_from_all(self, step: _Step) -> str:
+        """A short course on training and validation images together, from what a step came to; a sentence about it.
+
+        There is nothing left to judge it by. But if what it says of the validation images, which it has now learnt
+        from, is no better than before, something went wrong, and it is undone.
+        """
+        if not len(self._val):
+            return ""
+        before, phase, tail = self._values(), self._phases[step.first], self._open(step.first)
+        phase = dataclasses.replace(phase, name=phase.name + ON_ALL, schedule=last_course(phase.schedule))
+        everyone = np.sort(np.concatenate([self._train, self._val]))
+        tuned = self._follow(phase, tail, self._lessons(tail, everyone, everyone[:0]))
+        after = self._lessons(tail, self._train, self._val).answers(tail.model).sharpened(self._labels[self._val])
+        if tuned.best_epoch and after.loss < step.alone.loss:
+            return f"Then it learnt from the validation images too, for {phase.schedule.epochs} epochs."
+        self._put_back(before)
+        return f"Learning from the validation images too went wrong, so that was undone. {tuned.trouble}".strip()
+
     def grow(self, sharpness: float) -> keras.Model:
         """What is shipped: the same weights, seeing every view; pixels -> probabilities.
 
@@ -184,28 +208,40 @@ class FineTuner:
         )
 
     def _tune(self, opening: str) -> Tuned:
-        tail = open_tail(self._backbone, self._head, opening)
-        check_preprocessing(tail.whole)
-        material, weights = self._material_for(tail), self._job.class_weights()
-        lessons = Lessons(material, self._labels, self._job.num_classes, self._train, self._val, weights)
+        """Open a stage, and train it and all above it; the validation images judge."""
+        tail = self._open(opening)
+        lessons = self._lessons(tail, self._train, self._val)
         schedule = self._schedule()
-        factors = rates(self._backbone, opening, schedule.layer_decay)
-        guard = Guard.before(tail.whole)
-        phase = Phase(opening, schedule, self._job.recipe.seed, factors)
+        phase = Phase(opening, schedule, self._job.recipe.seed, rates(self._backbone, opening, schedule.layer_decay))
         if self._job.recipe.lr == AUTO:
             phase = self._at_its_rate(phase, tail, lessons)
-        keeper = self._keeper(phase, lessons)
-        tuned = tune(tail.model, lessons, phase, keeper=keeper, tell=self._diary.tell, progress=self._eyes.progress)
-        if tuned.best_epoch:
-            guard.after(tail.whole)
-        self.history += tuned.history
-        return tuned
+        self._phases[opening] = phase
+        return self._follow(phase, tail, lessons)
+
+    def _open(self, opening: str) -> Tail:
+        tail = open_tail(self._backbone, self._head, opening)
+        check_preprocessing(tail.whole)
+        return tail
+
+    def _lessons(self, tail: Tail, train: Numbers, val: Numbers) -> Lessons:
+        material = self._material_for(tail)
+        return Lessons(material, self._labels, self._job.num_classes, train, val, self._job.class_weights())
 
     def _at_its_rate(self, phase: Phase, tail: Tail, lessons: Lessons) -> Phase:
         """The phase at the learning rate that a range test finds."""
         rate, steps = find_rate(tail.model, lessons, phase, self._eyes.progress)
         self.rate_steps += steps
         return dataclasses.replace(phase, schedule=dataclasses.replace(phase.schedule, learning_rate=rate))
+
+    def _follow(self, phase: Phase, tail: Tail, lessons: Lessons) -> Tuned:
+        """Train what is open, and see that nothing else changed."""
+        guard = Guard.before(tail.whole)
+        keeper = self._keeper(phase, lessons)
+        tuned = tune(tail.model, lessons, phase, keeper=keeper, tell=self._diary.tell, progress=self._eyes.progress)
+        if tuned.best_epoch:
+            guard.after(tail.whole)
+        self.history += tuned.history
+        return tuned
 
     def _values(self) -> list[Any]:
         return [self._backbone.model.get_weights(), self._head.get_weights()]
@@ -222,10 +258,12 @@ class FineTuner:
         return self._material[1]
 
     def _read(self, tail: Tail) -> Material:
-        if tail.cut is None:
-            return PixelMaterial(self._images, self._size, self._job.candidate.views, self._eyes.progress)
-        features = self._eyes.activations(self._images, self._job.candidate, tail.cut.name)
-        return StoredMaterial(features, tail.cut.name, POOLED, tail.num_constants)
+        stages = self._backbone.stages
+        if tail.cut in stages[len(stages) // 2 :]:
+            features = self._eyes.activations(self._images, self._job.candidate, tail.cut.name)
+            return StoredMaterial(features, tail.cut.name, POOLED, tail.num_constants)
+        pixels = PixelMaterial(self._images, self._size, self._job.candidate.views, self._eyes.progress)
+        return FreshMaterial(pixels, self._eyes.lower_part(self._job.candidate, tail.cut)) if tail.cut else pixels
 
     def _keeper(self, phase: Phase, lessons: Lessons) -> Keeper | None:
         if self._diary.folder is None:
@@ -239,7 +277,7 @@ class FineTuner:
             "train": lessons.train.tolist(),
             "val": lessons.val.tolist(),
         }
-        return Keeper(self._diary.folder, f"{STATE_PREFIX}-{phase.opening}", json.dumps(facts))
+        return Keeper(self._diary.folder, f"{STATE_PREFIX}-{phase.name.replace(' ', '-')}", json.dumps(facts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,15 +310,14 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     tuner = FineTuner(job, eyes, frozen.start, diary)
     steps = tuner.try_openings(frozen.held_out, job.recipe.fine_tune)
     kept = [step for step in steps if step.is_kept]
+    last = tuner.learn_from_all(kept[-1]) if kept else "The network stays frozen."
     fitted = _shipped(job, tuner, frozen.fitted, kept[-1]) if kept else frozen.fitted
-    sentences = [frozen.fitted.note, *(step.sentence() for step in steps)]
-    if not kept:
-        sentences.append("The network stays frozen.")
+    sentences = [frozen.fitted.note, *(step.sentence() for step in steps), last]
     return dataclasses.replace(
         fitted,
         history=tuple(dataclasses.asdict(row) for row in tuner.history),
         rate_steps=tuple(dataclasses.asdict(row) for row in tuner.rate_steps),
-        note=" ".join(sentences),
+        note=" ".join(filter(None, sentences)),
     )
 
 
@@ -304,14 +341,15 @@ def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float
     decoded = decode_ahead(((image, ("as_is",)) for image in images), (size,), failed)
     engine = make_engine(lambda: model)
     rows = [row for _, (row,) in engine.stream((each.sha256, each.pixels[size, "as_is"]) for each in decoded)]
-    if failed:
-        raise DataError(f"An image changed while headstart was running: {next(iter(failed.values()))}.")
+    for image in images:
+        if image.sha256 in failed:
+            raise DataError(f"{image.path} cannot be used any more: {failed[image.sha256]}.")
     return np.asarray(rows, np.float64)
 
 
 def _openings(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The last stage, which is quick; then everything: what lies between costs nearly as much, and gains less."""
-    return tuple(dict.fromkeys((*names[:1], WHOLE)))
+    """The last stage, which is quick; then the three highest: those below would take as long again, for nothing."""
+    return tuple(dict.fromkeys((names[0], names[min(_HIGHEST, len(names)) - 1])))
 
 
 def _together(frozen: HeldOut, tuned: HeldOut, labels: Numbers) -> HeldOut:

@@ -1,5 +1,5 @@
-"""What a tail learns from: images by number and view, as stored activations or as pixels, never all in memory at once
-where they are too many.
+"""What a tail learns from: images by number and view, as stored activations, as pixels, or as what a frozen part makes
+of pixels that are varied anew each time; never all in memory at once where they are too many.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from headstart.errors import DataError
 from headstart.features.decoding import decode_ahead
 from headstart.features.extract import Features
+from headstart.networks.engine import Engine
 from headstart.pictures.folder import ImageFile
 from headstart.pictures.views import seen, varied
 from headstart.progress import Progress
@@ -85,8 +86,9 @@ class PixelMaterial:
             self._pixels[number] = decoded.pixels[size, "as_is"]
             if number % _TOLD_EVERY == 0:
                 progress("Reading the pixels", number, len(images))
-        if failed:
-            raise DataError(f"An image cannot be used any more: {next(iter(failed.values()))}.")
+        for image in images:
+            if image.sha256 in failed:
+                raise DataError(f"{image.path} cannot be used any more: {failed[image.sha256]}.")
         progress("Reading the pixels", len(images), len(images))
 
     def batch(self, images: Numbers, views: Numbers, random: Random | None = None) -> list[npt.NDArray[np.float32]]:
@@ -95,6 +97,26 @@ class PixelMaterial:
         if random is None:
             return [np.stack(shown).astype(np.float32)]
         return [np.stack([varied(each, random) for each in shown])]
+
+
+class FreshMaterial:
+    """Pixels, varied as they are asked for, and then what lies below a cut, which an engine runs faster than a trainer.
+
+    Low in a network its activations take more room than the pixels, and little time; and what is stored cannot be
+    varied.
+    """
+
+    def __init__(self, pixels: PixelMaterial, engine: Engine) -> None:
+        """Take the images, and what gives the tail's inputs of one image's pixels."""
+        self.num_views = pixels.num_views
+        self._pixels, self._engine = pixels, engine
+
+    def batch(self, images: Numbers, views: Numbers, random: Random | None = None) -> list[npt.NDArray[np.float32]]:
+        """See `Material.batch`."""
+        (pixels,) = self._pixels.batch(images, views, random)
+        whole = np.rint(pixels).astype(np.uint8)
+        rows = [row for _, row in self._engine.stream((None, each) for each in whole)]
+        return [np.stack(each) for each in zip(*rows, strict=True)]
 
 
 def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

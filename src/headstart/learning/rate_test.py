@@ -71,13 +71,13 @@ def find_rate(
         loss = float(model.train_on_batch(**batch))
         smoothed = _MEMORY * smoothed + (1 - _MEMORY) * loss
         mean = smoothed / (1 - _MEMORY ** (number + 1))  # As if it had not begun at nothing.
-        progress(f"Trying learning rates for {phase.opening}", number + 1, _NUM_STEPS)
+        progress(f"Trying learning rates for {phase.name}", number + 1, _NUM_STEPS)
         if not math.isfinite(loss):
             break
-        steps.append(Step(phase.opening, rate, loss, mean))
+        steps.append(Step(phase.name, rate, loss, mean))
         if mean > _TOO_HIGH * min(step.smoothed for step in steps):
             break
-    progress(f"Trying learning rates for {phase.opening}", _NUM_STEPS, _NUM_STEPS)
+    progress(f"Trying learning rates for {phase.name}", _NUM_STEPS, _NUM_STEPS)
     put_weights(model, before)
     usual = phase.schedule.learning_rate
     chosen = min(max(_chosen(steps) or usual, usual / _FARTHEST), usual * _FARTHEST)

@@ -16,6 +16,7 @@ _LOWEST = 0.1  # Of it, at the end.
 _MANY_IMAGES = 20_000  # From here on BiT mixes images.
 _MIXUP = 0.1
 _AVERAGED_EPOCHS = 1.0
+_LAST_COURSE = 1 / 3  # Of the epochs before.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,18 @@ class Schedule:
         along = (step - warmup) / max(1.0, self.epochs * per_epoch - warmup)
         fallen = 0.5 * (1 - math.cos(math.pi * min(1.0, along)))
         return self.learning_rate * (1 - (1 - _LOWEST) * fallen)
+
+
+def last_course(before: Schedule) -> Schedule:
+    """A short one from what another came to, with some images more: from half its rate down again."""
+    epochs = max(1, round(_LAST_COURSE * before.epochs))
+    return dataclasses.replace(
+        before,
+        epochs=epochs,
+        learning_rate=before.learning_rate / 2,
+        warmup_epochs=min(before.warmup_epochs, epochs / 4),
+        patience=epochs,
+    )
 
 
 def schedule_for(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from headstart.errors import DataError
 from headstart.features.extract import Extractor, Features
 from headstart.features.latency import glance
-from headstart.features.pooling import ACTIVATIONS, POOLED, has_two_scales, pooled_blocks
+from headstart.features.pooling import ACTIVATIONS, POOLED, has_two_scales, lower_model, pooled_blocks
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
 from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import FREE, LinearHead, Restraint, fit_linear_head
@@ -21,8 +21,10 @@ from headstart.learning.nearest import fit_nearest_head
 from headstart.learning.ridge import gain_from_all, leave_one_out
 from headstart.learning.weighing import Weighed, fit_weighed
 from headstart.networks.backbone import AS_IS
+from headstart.networks.engine import Engine, make_engine
 from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
+from headstart.networks.stages import Stage
 from headstart.networks.weights import Weights
 from headstart.pictures.folder import ImageFile
 from headstart.pictures.labels import class_numbers, stratum
@@ -125,6 +127,10 @@ class Eyes:
         extractor = Extractor(self.plan(candidate.image_size), cut, POOLED)
         step = f"Computing activations of {cut}"
         return extractor.extract(images, candidate.views, step=step, progress=self.progress)
+
+    def lower_part(self, candidate: Candidate, cut: Stage) -> Engine:
+        """What runs the network up to a stage's cut; see `features.pooling.lower_model`."""
+        return make_engine(lambda: lower_model(self.plan(candidate.image_size).build(), cut))
 
     def _extractor(self, size: int, output: str) -> Extractor:
         if (size, output) not in self._extractors:

@@ -37,7 +37,7 @@ class Epoch:
     """A row of history.csv.
 
     Attributes:
-        phase: what is open: a stage, with all above it, or "all".
+        phase: what is open: a stage, with all above it, or "all"; and whether it learns on all images.
         epoch: from 1.
         loss: of the training images as they were shown, in nats.
         val_loss: of the validation images, each as it is.
@@ -79,13 +79,13 @@ class Phase:
     """One stretch of training.
 
     Attributes:
-        opening: the lowest stage that learns, or "all".
+        name: what the history calls it: the lowest stage that learns, or "all".
         schedule: how fast and how long.
         seed: of the order of images and of their views.
         factors: of the learning rate by layer; see `LayerwiseAdamW`.
     """
 
-    opening: str
+    name: str
     schedule: Schedule
     seed: int
     factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -227,7 +227,7 @@ def _run_epoch(course: _Course, lessons: Lessons, keeper: Keeper | None, progres
         loss = float(model.train_on_batch(**each))
         facts["step"] += 1
         facts["loss_sum"] += loss * len(each["y"])
-        progress(f"Tuning {course.phase.opening}", done + 1, schedule.epochs * num_steps)
+        progress(f"Tuning {course.phase.name}", done + 1, schedule.epochs * num_steps)
         if not math.isfinite(loss):
             facts["over"], facts["trouble"] = True, _no_number(facts["epoch"] + 1, schedule)
             break
@@ -259,7 +259,7 @@ def _judge(course: _Course, lessons: Lessons, tell: Tell) -> None:
         put_weights(course.model, weights_of(course.model))  # On JAX both would hold the same memory, and lose it.
     held_out = lessons.quick_answers(course.model)
     row = Epoch(
-        phase=course.phase.opening,
+        phase=course.phase.name,
         epoch=facts["epoch"],
         loss=facts["loss_sum"] / num_images,
         val_loss=held_out.loss,

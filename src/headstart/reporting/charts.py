@@ -12,6 +12,7 @@ Points = tuple[tuple[float, float], ...]
 
 _NUM_TICKS = 4
 _TOP = 1.05  # Of the frame, against the highest point.
+_LOSSES = {"training": "loss", "validation": "val_loss"}
 _WORDS = {"all": "the whole network"}
 _ABOUT_LOSS = "The training loss is of varied pictures and softened labels, so it stays above 0."
 
@@ -49,14 +50,12 @@ def loss_charts(history: Sequence[Row]) -> tuple[Chart, ...]:
 
 def _loss_chart(phase: str | None, rows: Sequence[Row]) -> Chart:
     epochs = [float(row["epoch"]) for row in rows]
-    losses = {
-        "training": [float(row["loss"]) for row in rows],
-        "validation": [float(row["val_loss"]) for row in rows],
-    }
+    losses = {name: [float(row[column]) for row in rows] for name, column in _LOSSES.items()}
+    losses = {name: each for name, each in losses.items() if any(map(math.isfinite, each))}
     seen = [loss for each in losses.values() for loss in each if math.isfinite(loss)]
     top = _TOP * max(seen, default=0.0) or 1.0
     last = max(epochs)
-    what = "the head" if phase is None else _WORDS.get(phase, f"{phase} and above")
+    what = "the head" if phase is None else _opened(phase)
     return Chart(
         title=f"Training {what}",
         caption="" if phase is None else _ABOUT_LOSS,
@@ -66,6 +65,12 @@ def _loss_chart(phase: str | None, rows: Sequence[Row]) -> Chart:
         x_ticks={each / last: f"{each:.0f}" for each in _some(epochs)},
         y_ticks=_loss_ticks(top),
     )
+
+
+def _opened(phase: str) -> str:
+    """What learns in a phase, and on which images where that is part of its name."""
+    stage, on, images = phase.partition(" on ")
+    return _WORDS.get(stage, f"{stage} and above") + on + images
 
 
 def rate_charts(steps: Sequence[Row]) -> tuple[Chart, ...]:
@@ -81,7 +86,7 @@ def _rate_chart(phase: str, rows: Sequence[Row]) -> Chart:
     top = 2 * max(smoothed[: len(smoothed) // 2 + 1]) or 1.0
     along = [(rate - low) / (high - low) for rate in rates]
     return Chart(
-        title=f"Learning rates for {_WORDS.get(phase, f'{phase} and above')}",
+        title=f"Learning rates for {_opened(phase)}",
         caption=f"Each step at a higher rate than the one before. Taken was {chosen:.1e}, the dashed line: a tenth of "
         "where the smoothed loss was least, or what is usual where it hardly fell.",
         across="learning rate",
