@@ -297,7 +297,7 @@ def test_the_rate_rises_then_falls_to_a_tenth():
 
 
 def test_small_sets_are_seen_more_often():
-    assert [schedule_for(number, 100).epochs for number in (1, 50, 1000, 2000, 4000, 100_000)] == [20, 20, 20, 12, 6, 4]
+    assert [schedule_for(number, 100).epochs for number in (1, 50, 1000, 2000, 4000, 100_000)] == [20, 20, 20, 16, 8, 4]
     assert schedule_for(1600, 3).epochs == 3
-    assert schedule_for(2000, 100, image_size=317).epochs == 6, "twice the pixels, half the images"
+    assert schedule_for(2000, 100, image_size=317).epochs == 8, "twice the pixels, half the images"
     assert schedule_for(5, 20).batch_size == 5

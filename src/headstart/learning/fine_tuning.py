@@ -30,7 +30,7 @@ from headstart.learning.lessons import Lessons
 from headstart.learning.logistic import LinearHead, Restraint
 from headstart.learning.material import FreshMaterial, Material, Numbers, PixelMaterial, StoredMaterial
 from headstart.learning.rate_test import Step, find_rate
-from headstart.learning.schedule import Schedule, last_course, schedule_for
+from headstart.learning.schedule import Schedule, last_course, quick_look, schedule_for
 from headstart.learning.seeing import Eyes
 from headstart.learning.tail import Tail, open_tail, rates, stages_that_learn
 from headstart.learning.tuning import Diary, Epoch, Phase, Tuned, tune
@@ -42,9 +42,9 @@ from headstart.networks.guard import Guard, check_preprocessing
 from headstart.pictures.folder import ImageFile
 from headstart.recipe import AUTO
 
-LEAST_CONFIDENCE = 0.95
+LEAST_CONFIDENCE = 0.9
 """How sure it must be that the log loss of the validation images fell, for a step to be kept: noise alone does that
-once in twenty times. By Student's t, paired: three images need 2.9 standard errors, many need 1.645."""
+once in ten times. By Student's t, paired: three images need 1.9 standard errors, many need 1.28."""
 
 RESTRAINT = Restraint(least_spread=0.3, most_strength=1.01e-3)
 """Of the head that tuning starts from. Features that hardly vary get weights of thousands otherwise, and the smallest
@@ -160,7 +160,7 @@ class FineTuner:
         best = frozen.sharpened(labels)
         for opening in openings:
             before = self._values()
-            tuned = self._tune(opening)
+            tuned = self._tune(opening, is_last=opening == openings[-1])
             alone = tuned.after.sharpened(labels)
             steps.append(_Step(opening, tuned, best, alone, _together(frozen, alone, labels)))
             if steps[-1].is_kept:
@@ -207,11 +207,11 @@ class FineTuner:
             len(self._train), recipe.epochs, image_size=self._size, optimizer=recipe.optimizer, learning_rate=rate
         )
 
-    def _tune(self, opening: str) -> Tuned:
+    def _tune(self, opening: str, *, is_last: bool) -> Tuned:
         """Open a stage, and train it and all above it; the validation images judge."""
         tail = self._open(opening)
         lessons = self._lessons(tail, self._train, self._val)
-        schedule = self._schedule()
+        schedule = self._schedule() if is_last else quick_look(self._schedule())
         phase = Phase(opening, schedule, self._job.recipe.seed, rates(self._backbone, opening, schedule.layer_decay))
         if self._job.recipe.lr == AUTO:
             phase = self._at_its_rate(phase, tail, lessons)
@@ -348,7 +348,7 @@ def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float
 
 
 def _openings(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The last stage, which is quick; then the three highest: those below would take as long again, for nothing."""
+    """The last stage, a quick look; then the three highest: those below would take as long again, for nothing."""
     return tuple(dict.fromkeys((names[0], names[min(_HIGHEST, len(names)) - 1])))
 
 
