@@ -76,8 +76,8 @@ def test_ticks_are_few_and_round(top):
     assert ticks[0.0] == "0"
 
 
-def test_a_course_on_all_images_has_no_line_of_validation():
-    history = [{**each, "val_loss": "nan"} for each in epochs([0.5, 0.4], phase="stage3 on all images")]
+def test_a_course_that_nothing_judges_has_no_line_of_validation():
+    history = [{**each, "val_loss": "nan"} for each in epochs([0.5, 0.4], phase="stage3, validation images too")]
     (chart,) = loss_charts(history)
-    assert chart.title == "Training stage3 and above on all images"
+    assert chart.title == "Training stage3 and above, validation images too"
     assert list(chart.lines) == ["training"]

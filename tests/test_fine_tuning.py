@@ -66,7 +66,7 @@ def test_tunes_what_was_asked_for(stripes, tmp_path, anything_helps, first):
     assert run.summary()["fine_tuned"] == first
     assert run.facts["choices"]["fine-tuned"] == (first if first == "all" else f"{first} and above")
     history = rows(run.path / "history.csv")
-    phases = [(first, "1"), (first, "2"), (first, "3"), (f"{first} on all images", "1")]
+    phases = [(first, "1"), (first, "2"), (first, "3"), (f"{first}, validation images too", "1")]
     assert [(row["phase"], row["epoch"]) for row in history] == phases
     assert [(row.epoch, total) for row, total in told] == [(1, 3), (2, 3), (3, 3), (1, 1)]
     assert run.facts["seconds"]["fine_tune"] > 0
@@ -104,8 +104,9 @@ def test_where_nothing_helps_the_run_is_the_frozen_one(stripes, tmp_path, nothin
 
 
 def test_auto_opens_from_the_top_down_as_long_as_it_helps(stripes, tmp_path, anything_helps):
-    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **{**CHOICES, "epochs": 1})
-    assert [row["phase"] for row in rows(run.path / "history.csv")] == ["stage5", "stage3", "stage3 on all images"]
+    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **CHOICES)
+    phases = [row["phase"] for row in rows(run.path / "history.csv")]
+    assert phases == ["stage5", *["stage3"] * 3, "stage3, validation images too"]  # The first is only a quick look.
     assert run.summary()["fine_tuned"] == "stage3"
 
 
@@ -124,25 +125,25 @@ class _Killed(BaseException):
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(stripes, tmp_path, anything_helps, monkeypatch):
     monkeypatch.setattr(tuning, "_SECONDS_BETWEEN_STATES", 0.0)
-    choices = {**CHOICES, "fine_tune": "stage5", "seed": 5}
+    choices = {**CHOICES, "fine_tune": "auto", "seed": 5}
     whole = headstart.fit(stripes, out=tmp_path / "whole", **choices)
 
     def killed_at(number):
         steps = []
 
         def progress(step, done, total):
-            if step.startswith("Tuning stage5"):
+            if step.startswith("Tuning "):
                 steps.append(done)
                 if len(steps) == number:
                     raise _Killed
 
         return progress
 
-    for number in (2, 3, 3, 3):  # Each time a little further, at last into the course on all images.
+    for number in (2, 3, 4, 4):  # Each time a little further: into the next opening, and the course after it.
         with pytest.raises(_Killed):
             headstart.fit(stripes, out=tmp_path / "again", progress=killed_at(number), **choices)
         assert list((tmp_path / "again").glob("*.state"))
-    assert list((tmp_path / "again").glob(".tuning-stage5-on-all-images*.state"))
+    assert list((tmp_path / "again").glob(".tuning-stage3-validation-images-too*.state"))
     again = headstart.fit(stripes, out=tmp_path / "again", **choices)
     for one, two in zip(whole.classifier.model.get_weights(), again.classifier.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -178,7 +179,7 @@ def test_a_last_course_that_goes_wrong_is_undone(stripes, tmp_path, anything_hel
     monkeypatch.setattr(tuning._Course, "__init__", lambda self, *given: begin(self, *given[:-1], math.inf))
     usual = fine_tuning.last_course
     absurd = {"learning_rate": 1e4}
-    monkeypatch.setattr(fine_tuning, "last_course", lambda given: dataclasses.replace(usual(given), **absurd))
+    monkeypatch.setattr(fine_tuning, "last_course", lambda *given: dataclasses.replace(usual(*given), **absurd))
     run = headstart.fit(stripes, out=tmp_path / "run", **choices)
     assert "Learning from the validation images too went wrong, so that was undone." in run.facts["head_note"]
     for one, two in zip(before, run.classifier.model.get_weights(), strict=True):
@@ -207,8 +208,9 @@ def test_noise_is_rarely_kept(num_images):
     for _ in range(1000):
         hard = random.exponential(1.0, num_images)
         before, after = (HeldOut(hard + random.normal(0, 0.1, num_images), hard < 1) for _ in range(2))
-        kept += fine_tuning._Step("all", Tuned(before, after, (), "", 1), before, after, after).is_kept
-    assert kept < 80
+        together = HeldOut((before.losses + after.losses) / 2, hard < 1)  # Half as far from what there was.
+        kept += fine_tuning._Step("all", Tuned(before, after, (), "", 1), before, after, together).is_kept
+    assert kept < 130  # Once in ten times, and what chance adds to that in a thousand.
 
 
 def said(right, sure, seed=0):

@@ -7,8 +7,11 @@ from PIL import Image
 from headstart.errors import DataError
 from headstart.features.pooling import POOLED, feature_model, lower_model
 from headstart.learning.material import FreshMaterial, PixelMaterial
+from headstart.networks.backbone import build_backbone
 from headstart.networks.backend import keras
+from headstart.networks.catalogue import find_backbone
 from headstart.networks.engine import make_engine
+from headstart.networks.weights import find_weights
 from headstart.pictures.scan import scan
 from headstart.progress import silent
 from tiny import tiny_backbone
@@ -38,7 +41,7 @@ def pixels(images):
 @pytest.fixture(scope="module")
 def fresh(pixels):
     backbone = tiny_backbone()
-    return FreshMaterial(pixels, make_engine(lambda: lower_model(backbone, backbone.stages[0])))
+    return FreshMaterial(pixels, make_engine(lambda: lower_model(backbone, "stage1")))
 
 
 def test_pixels_are_those_of_the_pictures_in_their_views(images, pixels):
@@ -76,3 +79,13 @@ def test_a_picture_that_changed_is_named(images):
             PixelMaterial([broken], SIZE, VIEWS, silent)
     finally:
         broken.path.write_bytes(content)
+
+
+def test_a_cut_is_found_in_another_build_whose_layers_have_other_names():
+    """Keras numbers layers without a name on and on."""
+    spec = find_backbone("ConvNeXtTiny")
+    one, other = (build_backbone(spec, find_weights(spec, "none"), spec.smallest_size) for _ in range(2))
+    assert one.stages[1].layer != other.stages[1].layer
+    model = lower_model(other, one.stages[1].name)
+    assert model.outputs[0].shape[-1] == one.stages[1].num_channels
+    assert model.outputs[1].shape[-1] == 2 * sum(stage.num_channels for stage in one.stages[:2])

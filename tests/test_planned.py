@@ -11,6 +11,7 @@ from headstart.networks import planned
 from headstart.networks.backbone import FLIPS, build_backbone
 from headstart.networks.catalogue import find_backbone
 from headstart.networks.planned import PlannedBackbone
+from headstart.networks.stages import Stage
 from headstart.networks.weights import find_weights
 
 SIZE = 33
@@ -93,6 +94,13 @@ def test_a_note_that_contradicts_the_network_stops_the_run_and_is_removed(spec, 
         wrong.build()
     assert not list(empty_cache.rglob("weights-*.json"))
     assert PlannedBackbone(spec, weights, SIZE).build().fingerprint
+
+
+def test_a_network_whose_layers_were_numbered_otherwise_is_the_same():
+    note = planned._Note("f", (Stage("stage1", "add_2", 96),), False, 1)
+    assert note.is_of(dataclasses.replace(note, stages=(Stage("stage1", "add_20", 96),)))
+    assert not note.is_of(dataclasses.replace(note, stages=(Stage("stage1", "add_2", 95),)))
+    assert not note.is_of(dataclasses.replace(note, fingerprint="g"))
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(spec, weights, monkeypatch, tmp_path):

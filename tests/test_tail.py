@@ -35,7 +35,7 @@ def inputs_of(backbone, tail, pixels):
 
 def fresh_inputs_of(backbone, tail, pixels):
     """What an engine makes of pixels for a tail."""
-    outputs = lower_model(backbone, tail.cut)(pixels, training=False)
+    outputs = lower_model(backbone, tail.cut.name)(pixels, training=False)
     return [keras.ops.convert_to_numpy(each) for each in outputs]
 
 

@@ -135,12 +135,13 @@ def feature_model(backbone: Backbone, *outputs: str) -> keras.Model:
     return keras.Model(backbone.model.inputs[0], tensors[0] if len(tensors) == 1 else tensors, name=name)
 
 
-def lower_model(backbone: Backbone, cut: Stage) -> keras.Model:
-    """Pixels (n, size, size, 3) -> [activations at a stage's cut, what is pooled at and below it (n, d)]."""
-    below = backbone.stages[: backbone.stages.index(cut) + 1]
+def lower_model(backbone: Backbone, cut: str) -> keras.Model:
+    """Pixels (n, size, size, 3) -> [activations at the cut of a stage, by its name, what is pooled up to it (n, d)]."""
+    number = [stage.name for stage in backbone.stages].index(cut)  # Layers may have other names in each build.
+    below = backbone.stages[: number + 1]
     outputs = [cut_tensor(backbone.model, stage) for stage in below]
     pooled = keras.layers.Concatenate(name="constants")(pool(below, outputs))
-    return keras.Model(backbone.model.inputs[0], [outputs[-1], pooled], name=f"{backbone.spec.name}_to_{cut.name}")
+    return keras.Model(backbone.model.inputs[0], [outputs[-1], pooled], name=f"{backbone.spec.name}_to_{cut}")
 
 
 def _output(backbone: Backbone, output: str) -> Any:

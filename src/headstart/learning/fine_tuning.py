@@ -4,14 +4,15 @@ The head that was fitted to frozen features comes first (LP-FT, Kumar et al. 202
 head that knows nothing would spoil the network on its way. Then the network is opened from the top down. Every step is
 judged on the validation images against what was there before, image by image; one that is no surer gain than noise is
 undone. What a step is worth is asked of the tuned network alone, and together with the frozen one: they err on other
-images, and the mean of their logits is often better than either. The tuned weights that are shipped are those that were
-judged; the head of the frozen network beside them has learnt from the validation images too.
+images, and the mean of their logits is often better than either. What is kept at last goes on to learn, for a short
+course, from the validation images too, as the head of the frozen network has.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,15 +37,15 @@ from headstart.learning.tail import Tail, open_tail, rates, stages_that_learn
 from headstart.learning.tuning import Diary, Epoch, Phase, Tuned, tune
 from headstart.networks.backbone import build_backbone, fingerprint
 from headstart.networks.backend import keras, mixed_precision_on_gpu
-from headstart.networks.engine import make_engine
+from headstart.networks.engine import engine_name, keras_engine_name, make_engine
 from headstart.networks.freezing import WHOLE, freeze
 from headstart.networks.guard import Guard, check_preprocessing
 from headstart.pictures.folder import ImageFile
 from headstart.recipe import AUTO
 
 LEAST_CONFIDENCE = 0.9
-"""How sure it must be that the log loss of the validation images fell, for a step to be kept: noise alone does that
-once in ten times. By Student's t, paired: three images need 1.9 standard errors, many need 1.28."""
+"""How sure it must be that the log loss of the validation images fell, for a step to be kept: in a single comparison
+noise alone does that once in ten times. By Student's t, paired: three images need 1.9 standard errors, many 1.28."""
 
 RESTRAINT = Restraint(least_spread=0.3, most_strength=1.01e-3)
 """Of the head that tuning starts from. Features that hardly vary get weights of thousands otherwise, and the smallest
@@ -55,8 +56,8 @@ LEAST_WITH_FROZEN = 1.0
 """By how many standard errors tuned and frozen network together must be better than the tuned one alone, since two take
 twice the time and room."""
 
-ON_ALL = " on all images"
-"""What is added to the name of a phase that also learns from the validation images."""
+VALIDATION_TOO = ", validation images too"
+"""What is added to the name of a phase that learns from them."""
 
 STATE_PREFIX = ".tuning"
 """What the files are called that an unfinished training is kept in."""
@@ -160,7 +161,8 @@ class FineTuner:
         best = frozen.sharpened(labels)
         for opening in openings:
             before = self._values()
-            tuned = self._tune(opening, is_last=opening == openings[-1])
+            schedule = self._schedule()
+            tuned = self._tune(opening, schedule if opening == openings[-1] else quick_look(schedule))
             alone = tuned.after.sharpened(labels)
             steps.append(_Step(opening, tuned, best, alone, _together(frozen, alone, labels)))
             if steps[-1].is_kept:
@@ -178,14 +180,17 @@ class FineTuner:
         if not len(self._val):
             return ""
         before, phase, tail = self._values(), self._phases[step.first], self._open(step.first)
-        phase = dataclasses.replace(phase, name=phase.name + ON_ALL, schedule=last_course(phase.schedule))
+        schedule = last_course(self._schedule(), phase.schedule.learning_rate / 2)
+        phase = dataclasses.replace(phase, name=phase.name + VALIDATION_TOO, schedule=schedule)
         everyone = np.sort(np.concatenate([self._train, self._val]))
         tuned = self._follow(phase, tail, self._lessons(tail, everyone, everyone[:0]))
-        after = self._lessons(tail, self._train, self._val).answers(tail.model).sharpened(self._labels[self._val])
-        if tuned.best_epoch and after.loss < step.alone.loss:
-            return f"Then it learnt from the validation images too, for {phase.schedule.epochs} epochs."
-        self._put_back(before)
-        return f"Learning from the validation images too went wrong, so that was undone. {tuned.trouble}".strip()
+        after = self._lessons(tail, self._train, self._val).answers(tail.model)
+        if tuned.best_epoch and after.multiplied(step.alone.sharpness, self._labels[self._val]).loss < step.alone.loss:
+            said = f"Then it learnt from the validation images too, for {tuned.best_epoch} epochs."
+        else:
+            self._put_back(before)
+            said = "Learning from the validation images too went wrong, so that was undone."
+        return f"{said} {tuned.trouble}".strip()
 
     def grow(self, sharpness: float) -> keras.Model:
         """What is shipped: the same weights, seeing every view; pixels -> probabilities.
@@ -207,11 +212,10 @@ class FineTuner:
             len(self._train), recipe.epochs, image_size=self._size, optimizer=recipe.optimizer, learning_rate=rate
         )
 
-    def _tune(self, opening: str, *, is_last: bool) -> Tuned:
+    def _tune(self, opening: str, schedule: Schedule) -> Tuned:
         """Open a stage, and train it and all above it; the validation images judge."""
         tail = self._open(opening)
         lessons = self._lessons(tail, self._train, self._val)
-        schedule = self._schedule() if is_last else quick_look(self._schedule())
         phase = Phase(opening, schedule, self._job.recipe.seed, rates(self._backbone, opening, schedule.layer_decay))
         if self._job.recipe.lr == AUTO:
             phase = self._at_its_rate(phase, tail, lessons)
@@ -263,13 +267,14 @@ class FineTuner:
             features = self._eyes.activations(self._images, self._job.candidate, tail.cut.name)
             return StoredMaterial(features, tail.cut.name, POOLED, tail.num_constants)
         pixels = PixelMaterial(self._images, self._size, self._job.candidate.views, self._eyes.progress)
-        return FreshMaterial(pixels, self._eyes.lower_part(self._job.candidate, tail.cut)) if tail.cut else pixels
+        return FreshMaterial(pixels, self._eyes.lower_part(self._job.candidate, tail.cut.name)) if tail.cut else pixels
 
     def _keeper(self, phase: Phase, lessons: Lessons) -> Keeper | None:
         if self._diary.folder is None:
             return None
         facts = {
-            "phase": dataclasses.asdict(phase),
+            "phase": [phase.name, dataclasses.asdict(phase.schedule), phase.seed],
+            "computed by": [keras_engine_name(), engine_name()],
             "recipe": self._job.recipe.to_json(),
             "weights": fingerprint(self._backbone.model),
             "head": [value.tobytes().hex() for value in self._head.get_weights()],
@@ -277,7 +282,7 @@ class FineTuner:
             "train": lessons.train.tolist(),
             "val": lessons.val.tolist(),
         }
-        return Keeper(self._diary.folder, f"{STATE_PREFIX}-{phase.name.replace(' ', '-')}", json.dumps(facts))
+        return Keeper(self._diary.folder, "-".join([STATE_PREFIX, *re.findall(r"\w+", phase.name)]), json.dumps(facts))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,8 +66,13 @@ class HeldOut:
             return float(losses.sum() + (log_sharpness / _USUAL_SHARPNESS) ** 2 / 2)
 
         bounds = (-_FARTHEST_SHARPNESS, _FARTHEST_SHARPNESS)
-        sharpness = float(np.exp(minimize_scalar(lost, bounds=bounds, method="bounded").x))
-        return dataclasses.replace(HeldOut.of(sharpness * logs, labels, self.weights), sharpness=sharpness)
+        return self.multiplied(float(np.exp(minimize_scalar(lost, bounds=bounds, method="bounded").x)), labels)
+
+    def multiplied(self, sharpness: float, labels: npt.NDArray[np.int64]) -> HeldOut:
+        """The same with its logits multiplied by a number."""
+        if self.logs is None:
+            return self
+        return dataclasses.replace(HeldOut.of(sharpness * self.logs, labels, self.weights), sharpness=sharpness)
 
     def __len__(self) -> int:
         """How many images were held out."""

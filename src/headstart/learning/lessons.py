@@ -67,7 +67,8 @@ class Lessons:
             views: of each.
             random: settles how they are varied and mixed.
             mixup: the two parameters of the beta distribution from which the share of another image is drawn that is
-                mixed into each; 0: none is. Zhang et al. 2018, https://arxiv.org/abs/1710.09412.
+                mixed into each; 0: none is. Zhang et al. 2018, https://arxiv.org/abs/1710.09412; where the tail takes
+                activations, those are mixed: Verma et al. 2019, https://arxiv.org/abs/1806.05236.
         """
         inputs = self.material.batch(images, views, random)
         labels = self.labels[images]

@@ -73,9 +73,9 @@ class Schedule:
         return self.learning_rate * (1 - (1 - _LOWEST) * fallen)
 
 
-def last_course(before: Schedule) -> Schedule:
-    """A short one from what another came to, with some images more: from half its rate down again."""
-    return dataclasses.replace(_shorter(before, _LAST_COURSE), learning_rate=before.learning_rate / 2)
+def last_course(whole: Schedule, learning_rate: float) -> Schedule:
+    """A short one with some images more, from what another came to, and at a rate of its own."""
+    return dataclasses.replace(_shorter(whole, _LAST_COURSE), learning_rate=learning_rate)
 
 
 def quick_look(whole: Schedule) -> Schedule:
@@ -86,7 +86,11 @@ def quick_look(whole: Schedule) -> Schedule:
 def _shorter(whole: Schedule, share: float) -> Schedule:
     epochs = max(1, round(share * whole.epochs))
     return dataclasses.replace(
-        whole, epochs=epochs, warmup_epochs=min(whole.warmup_epochs, epochs / 4), patience=epochs
+        whole,
+        epochs=epochs,
+        warmup_epochs=min(whole.warmup_epochs, epochs / 4),
+        averaged_epochs=min(whole.averaged_epochs, epochs / 4),  # An average of all steps would be half the start.
+        patience=epochs,
     )
 
 

@@ -24,7 +24,6 @@ from headstart.networks.backbone import AS_IS
 from headstart.networks.engine import Engine, make_engine
 from headstart.networks.planned import PlannedBackbone
 from headstart.networks.rows import BackboneSpec
-from headstart.networks.stages import Stage
 from headstart.networks.weights import Weights
 from headstart.pictures.folder import ImageFile
 from headstart.pictures.labels import class_numbers, stratum
@@ -128,7 +127,7 @@ class Eyes:
         step = f"Computing activations of {cut}"
         return extractor.extract(images, candidate.views, step=step, progress=self.progress)
 
-    def lower_part(self, candidate: Candidate, cut: Stage) -> Engine:
+    def lower_part(self, candidate: Candidate, cut: str) -> Engine:
         """What runs the network up to a stage's cut; see `features.pooling.lower_model`."""
         return make_engine(lambda: lower_model(self.plan(candidate.image_size).build(), cut))
 

@@ -1,8 +1,9 @@
-"""The part of a classifier that learns, on inputs that were computed once.
+"""The part of a classifier that learns, on what the frozen part below it says.
 
-What lies below a cut is frozen: what it says of an image is the same in every epoch, so it comes from the feature
-store. Above it lies the *tail*. A head that reads several stages has those below the cut from the store, too. The
-tail's layers are the classifier's own, so what they learn need not be carried back.
+What lies below a cut is frozen: what it says of a picture is the same in every epoch, so it comes from the feature
+store, or from an engine that is faster than a trainer; see `material`. Above it lies the *tail*. A head that reads
+several stages has those below the cut from there, too. The tail's layers are the classifier's own, so what they learn
+need not be carried back.
 """
 
 from __future__ import annotations

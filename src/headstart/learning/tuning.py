@@ -37,7 +37,7 @@ class Epoch:
     """A row of history.csv.
 
     Attributes:
-        phase: what is open: a stage, with all above it, or "all"; and whether it learns on all images.
+        phase: what is open: a stage, with all above it, or "all"; and whether it learns from validation images too.
         epoch: from 1.
         loss: of the training images as they were shown, in nats.
         val_loss: of the validation images, each as it is.

@@ -32,6 +32,14 @@ class _Note:
     ends_in_tokens: bool
     num_params: int
 
+    def is_of(self, other: _Note) -> bool:
+        """Whether both are of the same network; Keras numbers layers without a name anew in each build."""
+        one, two = (
+            dataclasses.replace(each, stages=tuple(dataclasses.replace(stage, layer="") for stage in each.stages))
+            for each in (self, other)
+        )
+        return one == two
+
     @staticmethod
     def from_json(text: str) -> _Note | None:
         try:
@@ -106,7 +114,7 @@ class PlannedBackbone:
         remembered = self._remembered()
         if remembered is None:
             self._remember(note)
-        elif remembered != note:
+        elif not remembered.is_of(note):
             with contextlib.suppress(OSError):
                 self._path().unlink()
             raise CacheError(

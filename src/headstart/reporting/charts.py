@@ -68,9 +68,9 @@ def _loss_chart(phase: str | None, rows: Sequence[Row]) -> Chart:
 
 
 def _opened(phase: str) -> str:
-    """What learns in a phase, and on which images where that is part of its name."""
-    stage, on, images = phase.partition(" on ")
-    return _WORDS.get(stage, f"{stage} and above") + on + images
+    """What learns in a phase, by its name; after a comma that may say from which images."""
+    stage, comma, images = phase.partition(",")
+    return _WORDS.get(stage, f"{stage} and above") + comma + images
 
 
 def rate_charts(steps: Sequence[Row]) -> tuple[Chart, ...]:
