@@ -282,6 +282,16 @@ def test_a_range_test_finds_a_rate_and_leaves_no_trace():
     assert found.after.loss < found.before.loss
 
 
+def test_an_epoch_is_judged_by_what_it_tells_apart():
+    """A model that has every label right, but says so with 0.8 only."""
+    those, model = lessons(), opened()
+    rows = np.where(np.eye(3)[those.labels[those.val]] > 0, 0.8, 0.1)
+    model.predict_on_batch = lambda inputs: rows
+    said = those.quick_answers(model)
+    assert said.loss < -np.log(0.8) / 2
+    assert said.sharpness > 1
+
+
 def test_where_no_rate_helps_the_usual_one_is_taken(monkeypatch):
     model, those = opened(), lessons()
     monkeypatch.setattr(type(model), "train_on_batch", lambda *given, **named: 1.0)

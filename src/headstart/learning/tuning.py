@@ -40,7 +40,7 @@ class Epoch:
         phase: what is open: a stage, with all above it, or "all"; and whether it learns from validation images too.
         epoch: from 1.
         loss: of the training images as they were shown, in nats.
-        val_loss: of the validation images, each as it is.
+        val_loss: of the validation images, each as it is; see `Lessons.quick_answers`.
         val_accuracy: likewise.
         learning_rate: at the end of the epoch.
         images_per_second: of training.
