@@ -12,9 +12,11 @@ from PIL import Image
 import headstart
 from headstart import terminal
 from headstart.errors import DataError, UnknownNameError
-from headstart.learning import fine_tuning, tuning
+from headstart.learning import fine_tuning, tuning, verdict
 from headstart.learning.held_out import HeldOut
+from headstart.learning.schedule import last_course
 from headstart.learning.tuning import Epoch, Tuned
+from headstart.learning.verdict import Step, together
 from headstart.recipe import Recipe
 from headstart.reporting import runs
 
@@ -44,14 +46,14 @@ def stripes(tmp_path_factory):
 @pytest.fixture
 def anything_helps(monkeypatch):
     """The best epoch is taken though it be worse than the start, and the step is kept."""
-    monkeypatch.setattr(fine_tuning, "LEAST_CONFIDENCE", 1e-12)
+    monkeypatch.setattr(verdict, "LEAST_CONFIDENCE", 1e-12)
     begin = tuning._Course.__init__
     monkeypatch.setattr(tuning._Course, "__init__", lambda self, *given: begin(self, *given[:-1], math.inf))
 
 
 @pytest.fixture
 def nothing_helps(monkeypatch):
-    monkeypatch.setattr(fine_tuning, "LEAST_CONFIDENCE", 1.0)
+    monkeypatch.setattr(verdict, "LEAST_CONFIDENCE", 1.0)
 
 
 def rows(path):
@@ -171,15 +173,10 @@ def test_what_is_kept_learns_from_the_validation_images_too(stripes, tmp_path, a
 
 def test_a_last_course_that_goes_wrong_is_undone(stripes, tmp_path, anything_helps, monkeypatch):
     choices = {**CHOICES, "fine_tune": "stage5"}
-    monkeypatch.setattr(fine_tuning.FineTuner, "learn_from_all", lambda self, step: "")
-    before = headstart.fit(stripes, out=tmp_path / "before", **choices).classifier.model.get_weights()
-    monkeypatch.undo()
-    monkeypatch.setattr(fine_tuning, "LEAST_CONFIDENCE", 1e-12)
-    begin = tuning._Course.__init__
-    monkeypatch.setattr(tuning._Course, "__init__", lambda self, *given: begin(self, *given[:-1], math.inf))
-    usual = fine_tuning.last_course
-    absurd = {"learning_rate": 1e4}
-    monkeypatch.setattr(fine_tuning, "last_course", lambda *given: dataclasses.replace(usual(*given), **absurd))
+    with monkeypatch.context() as without:
+        without.setattr(fine_tuning.FineTuner, "learn_from_all", lambda self, step: "")
+        before = headstart.fit(stripes, out=tmp_path / "before", **choices).classifier.model.get_weights()
+    monkeypatch.setattr(fine_tuning, "last_course", lambda whole, rate: last_course(whole, 1e4))
     run = headstart.fit(stripes, out=tmp_path / "run", **choices)
     assert "Learning from the validation images too went wrong, so that was undone." in run.facts["head_note"]
     for one, two in zip(before, run.classifier.model.get_weights(), strict=True):
@@ -193,7 +190,7 @@ def test_the_verdict_is_on_paired_images():
 
     def step(gain, spread):
         after = HeldOut(hard - random.normal(gain, spread, 200), hard < 0.7)
-        return fine_tuning._Step("stage5", Tuned(before, after, (), "", 1), before, after, after)
+        return Step("stage5", Tuned(before, after, (), "", 1), before, after, after)
 
     assert step(0.05, 0.1).is_kept  # Small beside what is hard about an image, but the same for each.
     assert not step(0.0, 0.1).is_kept
@@ -208,9 +205,9 @@ def test_noise_is_rarely_kept(num_images):
     for _ in range(1000):
         hard = random.exponential(1.0, num_images)
         before, after = (HeldOut(hard + random.normal(0, 0.1, num_images), hard < 1) for _ in range(2))
-        together = HeldOut((before.losses + after.losses) / 2, hard < 1)  # Half as far from what there was.
-        kept += fine_tuning._Step("all", Tuned(before, after, (), "", 1), before, after, together).is_kept
-    assert kept < 130  # Once in ten times, and what chance adds to that in a thousand.
+        both = HeldOut((before.losses + after.losses) / 2, hard < 1)  # Half as far from what there was.
+        kept += Step("all", Tuned(before, after, (), "", 1), before, after, both).is_kept
+    assert kept < 80
 
 
 def said(right, sure, seed=0):
@@ -225,18 +222,14 @@ def said(right, sure, seed=0):
 def test_with_the_frozen_network_where_both_together_are_surely_better():
     labels = np.arange(200) % 2
     frozen, tuned = said(1.5, 2.0, seed=0), said(1.5, 2.0, seed=1)
-    step = fine_tuning._Step(
-        "all", Tuned(frozen, tuned, (), "", 1), frozen, tuned, fine_tuning._together(frozen, tuned, labels)
-    )
+    step = Step("all", Tuned(frozen, tuned, (), "", 1), frozen, tuned, together(frozen, tuned, labels))
     assert step.together.loss < min(frozen.loss, tuned.loss)
     assert step.is_with_frozen
     assert step.is_kept
     assert step.after is step.together
     assert step.sentence().startswith("Tuning the whole network, together with the frozen network: log loss ")
     better = said(0.3, 4.0, seed=2)
-    step = fine_tuning._Step(
-        "all", Tuned(frozen, better, (), "", 1), frozen, better, fine_tuning._together(frozen, better, labels)
-    )
+    step = Step("all", Tuned(frozen, better, (), "", 1), frozen, better, together(frozen, better, labels))
     assert not step.is_with_frozen
     assert step.after is better
     assert step.sentence().startswith("Tuning the whole network: log loss ")
@@ -247,8 +240,8 @@ def test_with_the_frozen_network_where_alone_it_is_no_sure_gain():
     hard = random.exponential(1.0, 200)
     before = HeldOut(hard, hard < 0.7)
     gain = random.normal(0.1, 1.0, 200)
-    alone, together = HeldOut(hard - gain, hard < 0.7), HeldOut(hard - gain / 5 - 0.04, hard < 0.7)
-    step = fine_tuning._Step("all", Tuned(before, alone, (), "", 1), before, alone, together)
+    alone, both = HeldOut(hard - gain, hard < 0.7), HeldOut(hard - gain / 5 - 0.04, hard < 0.7)
+    step = Step("all", Tuned(before, alone, (), "", 1), before, alone, both)
     assert not step._is_gain(alone)
     assert step.is_with_frozen
     assert step.is_kept
@@ -268,7 +261,7 @@ def test_what_is_not_sure_enough_is_judged_by_what_it_tells_apart():
 
 
 def test_together_the_saved_model_says_what_was_scored(stripes, tmp_path, anything_helps, monkeypatch):
-    monkeypatch.setattr(fine_tuning, "LEAST_WITH_FROZEN", -np.inf)
+    monkeypatch.setattr(verdict, "LEAST_WITH_FROZEN", -np.inf)
     choices = {**CHOICES, "views": "many", "epochs": 1}  # The frozen part at two scales, the tuned at one.
     run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="stage5", **choices)
     assert "together with the frozen network" in run.facts["head_note"]

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import ImageError
+from headstart.errors import DataError, ImageError
 from headstart.machine import num_cores
 from headstart.pictures.decode import decode_parts, read
 from headstart.pictures.folder import ImageFile
@@ -64,6 +64,21 @@ def decode_ahead(
                     yield decoded
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def check_decoded(images: Sequence[ImageFile], failed: Mapping[str, str]) -> None:
+    """See that images which could be decoded before still could be.
+
+    Args:
+        images: that were wanted.
+        failed: from `decode_ahead`.
+
+    Raises:
+        DataError: one of them could not.
+    """
+    for image in images:
+        if image.sha256 in failed:
+            raise DataError(f"{image.path} cannot be used any more: {failed[image.sha256]}.")
 
 
 def _decode(image: ImageFile, sizes: Sequence[int], views: Sequence[str]) -> Decoded | ImageError:

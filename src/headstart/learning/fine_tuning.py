@@ -18,43 +18,34 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
-from headstart.errors import DataError
-from headstart.features.decoding import decode_ahead
+from headstart.features.decoding import check_decoded, decode_ahead
 from headstart.features.pooling import POOLED
-from headstart.learning.heads import grow_linear_layer, grow_together, linear_layer, mean_of_logits, sharpen
+from headstart.learning.heads import grow_linear_layer, linear_layer, mean_of_logits, sharpen
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.keeper import Keeper
 from headstart.learning.lessons import Lessons
 from headstart.learning.logistic import LinearHead, Restraint
 from headstart.learning.material import FreshMaterial, Material, Numbers, PixelMaterial, StoredMaterial
-from headstart.learning.rate_test import Step, find_rate
+from headstart.learning.rate_test import RateStep, find_rate
 from headstart.learning.schedule import Schedule, last_course, quick_look, schedule_for
 from headstart.learning.seeing import Eyes
 from headstart.learning.tail import Tail, open_tail, rates, stages_that_learn
 from headstart.learning.tuning import Diary, Epoch, Phase, Tuned, tune
+from headstart.learning.verdict import Step, together
 from headstart.networks.backbone import build_backbone, fingerprint
 from headstart.networks.backend import keras, mixed_precision_on_gpu
 from headstart.networks.engine import engine_name, keras_engine_name, make_engine
-from headstart.networks.freezing import WHOLE, freeze
+from headstart.networks.freezing import freeze
 from headstart.networks.guard import Guard, check_preprocessing
 from headstart.pictures.folder import ImageFile
 from headstart.recipe import AUTO
-
-LEAST_CONFIDENCE = 0.9
-"""How sure it must be that the log loss of the validation images fell, for a step to be kept: in a single comparison
-noise alone does that once in ten times. By Student's t, paired: three images need 1.9 standard errors, many 1.28."""
 
 RESTRAINT = Restraint(least_spread=0.3, most_strength=1.01e-3)
 """Of the head that tuning starts from. Features that hardly vary get weights of thousands otherwise, and the smallest
 change of the network below them upsets every answer; and a head that has every training image right has nothing left to
 ask of the network."""
-
-LEAST_WITH_FROZEN = 1.0
-"""By how many standard errors tuned and frozen network together must be better than the tuned one alone, since two take
-twice the time and room."""
 
 VALIDATION_TOO = ", validation images too"
 """What is added to the name of a phase that learns from them."""
@@ -63,63 +54,6 @@ STATE_PREFIX = ".tuning"
 """What the files are called that an unfinished training is kept in."""
 
 _HIGHEST = 3  # Stages that are opened last.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Step:
-    """One step down: what was open, what came of it, what there was before, and so whether it is kept.
-
-    Attributes:
-        first: the lowest stage that was open.
-        tuned: what came of it.
-        before: what was said of the validation images by what there was before.
-        alone: what the tuned network says of them.
-        together: what it and the frozen one say of them together.
-    """
-
-    first: str
-    tuned: Tuned
-    before: HeldOut
-    alone: HeldOut
-    together: HeldOut
-
-    @property
-    def is_with_frozen(self) -> bool:
-        """Whether both together are what is taken: they are surely better than the tuned network alone, or alone it is
-        no sure gain.
-        """
-        behind = self.alone.standard_errors_behind(self.together)
-        return behind > LEAST_WITH_FROZEN or not self._is_gain(self.alone)
-
-    @property
-    def after(self) -> HeldOut:
-        """What is said of the validation images then."""
-        return self.together if self.is_with_frozen else self.alone
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether anything was learnt, and that is a gain beyond noise."""
-        return self.tuned.best_epoch > 0 and self._is_gain(self.after)
-
-    def _is_gain(self, after: HeldOut) -> bool:
-        if not len(self.before):
-            return True
-        gain = self.before.standard_errors_behind(after)
-        return bool(gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE))  # Of one image: not a number.
-
-    def sentence(self) -> str:
-        """What it did to the validation images."""
-        before, after = self.before, self.after
-        name = "the whole network" if self.first == WHOLE else f"{self.first} and above"
-        with_frozen = ", together with the frozen network" if self.is_with_frozen else ""
-        figures = (
-            f"log loss {before.loss:.3f} to {after.loss:.3f}, accuracy {before.accuracy:.1%} to {after.accuracy:.1%} "
-            f"on {len(before)} validation images"
-        )
-        if not len(before):
-            return f"Tuning {name}: {self.tuned.best_epoch} epochs; there were no validation images to judge it by."
-        verdict = "kept" if self.is_kept else "no surer gain than noise, so it was undone"
-        return " ".join(filter(None, (f"Tuning {name}{with_frozen}: {figures}; {verdict}.", self.tuned.trouble)))
 
 
 class FineTuner:
@@ -143,12 +77,12 @@ class FineTuner:
         self._material: tuple[str | None, Material] | None = None
         self._phases: dict[str, Phase] = {}
         self.history: list[Epoch] = []
-        self.rate_steps: list[Step] = []
+        self.rate_steps: list[RateStep] = []
         with mixed_precision_on_gpu():
             self._backbone = build_backbone(eyes.spec, eyes.weights, self._size, dtype="float32", seed=job.recipe.seed)
         self._head = linear_layer(head)
 
-    def try_openings(self, frozen: HeldOut, first: str) -> list[_Step]:
+    def try_openings(self, frozen: HeldOut, first: str) -> list[Step]:
         """Open a stage, or one after the other, on the training images; what does not help is undone.
 
         Args:
@@ -157,21 +91,21 @@ class FineTuner:
         """
         openings = _openings(stages_that_learn(self._backbone)) if first == AUTO else (first,)
         labels = self._labels[self._val]
-        steps: list[_Step] = []
+        steps: list[Step] = []
         best = frozen.sharpened(labels)
         for opening in openings:
             before = self._values()
             schedule = self._schedule()
             tuned = self._tune(opening, schedule if opening == openings[-1] else quick_look(schedule))
             alone = tuned.after.sharpened(labels)
-            steps.append(_Step(opening, tuned, best, alone, _together(frozen, alone, labels)))
+            steps.append(Step(opening, tuned, best, alone, together(frozen, alone, labels)))
             if steps[-1].is_kept:
                 best = steps[-1].after
             else:
                 self._put_back(before)
         return steps
 
-    def learn_from_all(self, step: _Step) -> str:
+    def learn_from_all(self, step: Step) -> str:
         """A short course on training and validation images together, from what a step came to; a sentence about it.
 
         There is nothing left to judge it by. But if what it says of the validation images, which it has now learnt
@@ -326,7 +260,7 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     )
 
 
-def _shipped(job: Job, tuner: FineTuner, frozen: Fitted, last: _Step) -> Fitted:
+def _shipped(job: Job, tuner: FineTuner, frozen: Fitted, last: Step) -> Fitted:
     """What the last step that is kept came to, alone or together with the frozen network."""
     model = tuner.grow(last.alone.sharpness)
     test = [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
@@ -346,19 +280,10 @@ def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float
     decoded = decode_ahead(((image, ("as_is",)) for image in images), (size,), failed)
     engine = make_engine(lambda: model)
     rows = [row for _, (row,) in engine.stream((each.sha256, each.pixels[size, "as_is"]) for each in decoded)]
-    for image in images:
-        if image.sha256 in failed:
-            raise DataError(f"{image.path} cannot be used any more: {failed[image.sha256]}.")
+    check_decoded(images, failed)
     return np.asarray(rows, np.float64)
 
 
 def _openings(names: tuple[str, ...]) -> tuple[str, ...]:
     """The last stage, a quick look; then the three highest: those below would take as long again, for nothing."""
     return tuple(dict.fromkeys((names[0], names[min(_HIGHEST, len(names)) - 1])))
-
-
-def _together(frozen: HeldOut, tuned: HeldOut, labels: Numbers) -> HeldOut:
-    """What two say of the same images by the mean of their logits, as sharp as is best."""
-    if frozen.logs is None or tuned.logs is None:
-        return HeldOut.nothing()
-    return HeldOut.of((frozen.logs + tuned.logs) / 2, labels, frozen.weights).sharpened(labels)

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from headstart.errors import DataError
-from headstart.features.decoding import decode_ahead
+from headstart.features.decoding import check_decoded, decode_ahead
 from headstart.features.extract import Features
 from headstart.networks.engine import Engine
 from headstart.pictures.folder import ImageFile
@@ -86,9 +85,7 @@ class PixelMaterial:
             self._pixels[number] = decoded.pixels[size, "as_is"]
             if number % _TOLD_EVERY == 0:
                 progress("Reading the pixels", number, len(images))
-        for image in images:
-            if image.sha256 in failed:
-                raise DataError(f"{image.path} cannot be used any more: {failed[image.sha256]}.")
+        check_decoded(images, failed)
         progress("Reading the pixels", len(images), len(images))
 
     def batch(self, images: Numbers, views: Numbers, random: Random | None = None) -> list[npt.NDArray[np.float32]]:

@@ -27,7 +27,7 @@ _FARTHEST = 100.0  # Times lower or higher than is usual: where batches differ m
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class RateStep:
     """A row of learning_rate.csv.
 
     Attributes:
@@ -47,7 +47,7 @@ class Step:
 
 def find_rate(
     model: keras.Model, lessons: Lessons, phase: Phase, progress: Progress = silent
-) -> tuple[float, tuple[Step, ...]]:
+) -> tuple[float, tuple[RateStep, ...]]:
     """Try learning rates on a model, whose weights are then what they were.
 
     Args:
@@ -62,7 +62,7 @@ def find_rate(
     before = weights_of(model)
     optimizer = compile_for(model, phase, len(lessons.train))
     batches = itertools.islice(_batches(lessons, phase), _NUM_STEPS)
-    steps: list[Step] = []
+    steps: list[RateStep] = []
     smoothed = 0.0
     for number, batch in enumerate(batches):
         rate = _LOWEST * (_HIGHEST / _LOWEST) ** (number / (_NUM_STEPS - 1))
@@ -74,7 +74,7 @@ def find_rate(
         progress(f"Trying learning rates for {phase.name}", number + 1, _NUM_STEPS)
         if not math.isfinite(loss):
             break
-        steps.append(Step(phase.name, rate, loss, mean))
+        steps.append(RateStep(phase.name, rate, loss, mean))
         if mean > _TOO_HIGH * min(step.smoothed for step in steps):
             break
     progress(f"Trying learning rates for {phase.name}", _NUM_STEPS, _NUM_STEPS)
@@ -92,7 +92,7 @@ def _batches(lessons: Lessons, phase: Phase) -> Iterator[Batch]:
         yield from map(batch, range(schedule.steps_per_epoch(len(lessons.train))))
 
 
-def _chosen(steps: list[Step]) -> float | None:
+def _chosen(steps: list[RateStep]) -> float | None:
     """A tenth of the rate of the least smoothed loss; None where it hardly fell."""
     settled = steps[math.ceil(1 / (1 - _MEMORY)) :]  # Before that it is the mean of too few.
     best = min(settled, key=lambda step: step.smoothed, default=None)
