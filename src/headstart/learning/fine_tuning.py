@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from headstart.features.decoding import check_decoded, decode_ahead
 from headstart.features.pooling import POOLED
-from headstart.learning.heads import grow_linear_layer, linear_layer, mean_of_logits, sharpen
+from headstart.learning.heads import grow_linear_layer, grow_together, linear_layer, mean_of_logits, sharpen
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import Fitted, Job
 from headstart.learning.keeper import Keeper
