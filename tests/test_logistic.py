@@ -76,6 +76,19 @@ def test_the_chosen_strength_has_the_least_cross_validated_loss():
     assert 0 < head.held_out.accuracy < 1
 
 
+def test_a_feature_that_hardly_varies_costs_the_answers_no_digits():
+    """A maximum that is 6 on nearly every image, as emoji have: float32 holds nothing of a weight of thousands on it."""
+    features, labels = problem(300, 40, 3)
+    saturated = np.arange(0, 40, 4)
+    random = np.random.default_rng(1)
+    features[..., saturated] = 6 - 1e-5 * np.abs(random.normal(size=(300, 1, len(saturated)))) * (
+        1 + labels[:, None, None]
+    )
+    head = fit(features, labels, 3)
+    exact = features[:, 0].astype(np.float64) @ head.kernel.astype(np.float64) + head.bias
+    np.testing.assert_allclose(head.probabilities(features), softmax(exact, axis=1), atol=2e-6)
+
+
 def test_the_standardisation_is_folded_into_the_kernel():
     features, labels = problem(60, 8, 3, num_views=4)
     head = fit(features, labels, 3)

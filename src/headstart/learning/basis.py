@@ -20,6 +20,10 @@ from headstart.features.blocks import Unheard
 
 Matrix = npt.NDArray[np.floating]
 
+LEAST_SPREAD = 0.03
+"""Features that vary less than this part of what the median one does are not blown up to vary as much as the others. A
+maximum that is 6 on nearly every image would get a weight of a thousand, and float32 keeps little of the answer."""
+
 _VIEW_PENALTY = 5.0  # 3 and 10 score alike on the solar cells; 0 scores half a point less (docs/decisions.md).
 _MAX_VIEW_ROWS = 1500
 _SMALLEST_STD = 1e-6
@@ -36,6 +40,17 @@ def _block_weights(blocks: Sequence[int], width: int) -> Matrix:
         raise ValueError(f"blocks of {list(blocks)} features do not make {width}")
     heard = np.array([not isinstance(block, Unheard) for block in blocks] or [True])
     return np.repeat(heard * np.sqrt(widths[heard].mean() / widths), widths).astype(np.float32)
+
+
+def standardising(spread: Matrix, least_spread: float = LEAST_SPREAD) -> Matrix:
+    """(d,) by which features are multiplied whose standard deviations are given, so that they vary alike.
+
+    Args:
+        spread: (d,) those.
+        least_spread: features that vary less than this part of what the median one does are taken to vary so much.
+    """
+    scale: Matrix = 1 / (np.maximum(spread, least_spread * np.median(spread)) + _SMALLEST_STD)
+    return scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,20 +70,18 @@ class Basis:
     scale: Matrix
 
     @staticmethod
-    def of(features: Matrix, blocks: Sequence[int] = (), least_spread: float = 0.0) -> Basis:
+    def of(features: Matrix, blocks: Sequence[int] = (), least_spread: float = LEAST_SPREAD) -> Basis:
         """The basis of features (n, num_views, d).
 
         Args:
             features: float32.
             blocks: how many of them each part has, in order; the parts get the same variance, however wide they are.
-            least_spread: features that vary less than this part of what the median one does are not blown up to vary
-                as much as the others.
+            least_spread: see `standardising`.
         """
         weights = _block_weights(blocks, features.shape[2])
         averaged = features.mean(axis=1)
         mean = averaged.mean(axis=0)
-        spread = np.sqrt(features.var(axis=(0, 1)))
-        scale = weights / (np.maximum(spread, least_spread * np.median(spread)) + _SMALLEST_STD)
+        scale = weights * standardising(np.sqrt(features.var(axis=(0, 1))), least_spread)
         centred = (averaged - mean) * scale
         views = ViewDirections.of(features, averaged, scale)
         return Basis(Axes.of(views.shrink(centred)), views, mean, scale)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from headstart.features.pooling import ACTIVATIONS, POOLED, pooled_features
+from headstart.learning.basis import standardising
 from headstart.learning.class_weights import ClassWeights
 from headstart.learning.logistic import LinearHead
 from headstart.networks.backbone import Backbone
@@ -20,7 +21,6 @@ from headstart.progress import Progress, silent
 _HIDDEN_UNITS = 256
 _BATCH_SIZE = 32
 _PATIENCE = 5
-_SMALLEST_STD = 1e-6
 SMALLEST_PROBABILITY = 1e-12
 """What is added to a probability before its logarithm is taken."""
 
@@ -205,7 +205,7 @@ def fit_mlp_head(
     keras.utils.set_random_seed(seed)
     layers = DenseLayers.of(num_classes, is_multi_label=train.is_multi_label)
     (features, labels), (val_features, val_labels) = train.rows(), val.rows()
-    mean, scale = features.mean(axis=0), 1 / (features.std(axis=0) + _SMALLEST_STD)
+    mean, scale = features.mean(axis=0), standardising(features.std(axis=0))
     rows, val_rows = ((features - mean) * scale, labels), ((val_features - mean) * scale, val_labels)
     model, history = _train(layers.grow, rows, val_rows, num_classes, epochs, class_weights, progress)
     layers.fold_in(mean, scale)

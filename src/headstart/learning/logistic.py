@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.special import expit, log_softmax, softmax
 
 from headstart.learning import multi_label
-from headstart.learning.basis import Basis
+from headstart.learning.basis import LEAST_SPREAD, Basis
 from headstart.learning.class_weights import ClassWeights
 from headstart.learning.held_out import HeldOut
 from headstart.learning.lbfgs import minimize
@@ -66,12 +66,12 @@ class Restraint:
     """What a head may not do, and how much its classes count.
 
     Attributes:
-        least_spread: see `Basis.of`.
+        least_spread: see `basis.standardising`.
         most_strength: the weakest penalty that may be chosen, as its inverse.
         class_weights: how much each class counts; None: each image like any other.
     """
 
-    least_spread: float = 0.0
+    least_spread: float = LEAST_SPREAD
     most_strength: float = math.inf
     class_weights: ClassWeights | None = None
 
