@@ -77,7 +77,7 @@ def test_the_chosen_strength_has_the_least_cross_validated_loss():
 
 
 def test_a_feature_that_hardly_varies_costs_the_answers_no_digits():
-    """A maximum that is 6 on nearly every image, as emoji have: float32 holds nothing of a weight of thousands on it."""
+    """Maxima that are nearly the same on every image, as of emoji: float32 does not hold a weight of thousands."""
     features, labels = problem(300, 40, 3)
     saturated = np.arange(0, 40, 4)
     random = np.random.default_rng(1)

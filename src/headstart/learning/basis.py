@@ -22,7 +22,7 @@ Matrix = npt.NDArray[np.floating]
 
 LEAST_SPREAD = 0.03
 """Features that vary less than this part of what the median one does are not blown up to vary as much as the others. A
-maximum that is 6 on nearly every image would get a weight of a thousand, and float32 keeps little of the answer."""
+maximum that is nearly the same on every image would get a weight of hundreds, and float32 keep little of the answer."""
 
 _VIEW_PENALTY = 5.0  # 3 and 10 score alike on the solar cells; 0 scores half a point less (docs/decisions.md).
 _MAX_VIEW_ROWS = 1500
