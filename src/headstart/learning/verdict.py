@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from scipy.special import stdtrit
+from scipy.stats import wilcoxon
 
 from headstart.learning.held_out import HeldOut
 from headstart.learning.material import Numbers
@@ -16,7 +17,11 @@ from headstart.networks.freezing import WHOLE
 
 LEAST_CONFIDENCE = 0.95
 """How sure it must be that the log loss of the validation images fell, for a step to be kept: in a single comparison
-noise alone does that once in twenty times. By Student's t, paired: three images need 2.9 standard errors, many 1.6."""
+noise alone does that once in twenty times. By Student's t, paired: three images need 2.9 standard errors, many 1.6. Or by
+Wilcoxon's signed ranks, if the mean fell by more than its standard error too: where nearly all images are told right
+already, one or two make most of the difference, and by t those alone are never sure. Ranks say that the others agree."""
+
+_STANDARD_ERRORS_WITH_RANKS = 1.0
 
 LEAST_WITH_FROZEN = 1.0
 """By how many standard errors tuned and frozen network together must be better than the tuned one alone, since two take
@@ -63,7 +68,12 @@ class Step:
         if not len(self.before):
             return True
         gain = self.before.standard_errors_behind(after)
-        return bool(gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE))  # Of one image: not a number.
+        if gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE):  # Of one image: not a number.
+            return True
+        if gain <= _STANDARD_ERRORS_WITH_RANKS:
+            return False
+        ranks = wilcoxon(self.before.losses, after.losses, alternative="greater")
+        return bool(ranks.pvalue < 1 - LEAST_CONFIDENCE)
 
     def sentence(self) -> str:
         """What it did to the validation images."""
