@@ -198,6 +198,17 @@ def test_the_verdict_is_on_paired_images():
     assert not step(0.05, 2.0).is_kept
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.5, True), (1.0, False), (1.5, False)])
+def test_where_one_image_makes_the_difference_the_others_are_asked(share, kept):
+    random = np.random.default_rng(0)
+    easy = random.exponential(0.005, 300)
+    after = np.maximum(share * easy + random.normal(0, 0.002, 300), 0)
+    before = HeldOut(np.append(easy, 2.5), np.append(np.ones(300, bool), False))
+    tuned = HeldOut(np.append(after, 0.1), np.ones(301, bool))
+    assert before.standard_errors_behind(tuned) < 1.5, "by the mean alone it is not sure"
+    assert Step("all", Tuned(before, tuned, (), "", 1), before, tuned, tuned).is_kept == kept
+
+
 @pytest.mark.parametrize("num_images", [1, 2, 3, 5, 100])
 def test_noise_is_rarely_kept(num_images):
     random = np.random.default_rng(1)
