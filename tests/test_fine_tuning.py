@@ -44,7 +44,12 @@ def stripes(tmp_path_factory):
 
 
 @pytest.fixture
-def anything_helps(monkeypatch):
+def few_can_judge(monkeypatch):
+    monkeypatch.setattr(fine_tuning, "FEWEST_JUDGES", 1)
+
+
+@pytest.fixture
+def anything_helps(monkeypatch, few_can_judge):
     """The best epoch is taken though it be worse than the start, and the step is kept."""
     monkeypatch.setattr(verdict, "LEAST_CONFIDENCE", 1e-12)
     begin = tuning._Course.__init__
@@ -52,7 +57,7 @@ def anything_helps(monkeypatch):
 
 
 @pytest.fixture
-def nothing_helps(monkeypatch):
+def nothing_helps(monkeypatch, few_can_judge):
     monkeypatch.setattr(verdict, "LEAST_CONFIDENCE", 1.0)
 
 
@@ -103,6 +108,17 @@ def test_where_nothing_helps_the_run_is_the_frozen_one(stripes, tmp_path, nothin
     assert "no surer gain than noise, so it was undone. The network stays frozen." in run.facts["head_note"]
     assert {row["phase"] for row in rows(run.path / "history.csv")} == {"stage5", "stage3"}
     assert run.facts["choices"]["fine-tuned"] == "no, the network is frozen"
+
+
+def test_where_few_can_judge_auto_opens_nothing(stripes, tmp_path):
+    frozen = headstart.fit(stripes, out=tmp_path / "frozen", **CHOICES)
+    run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **CHOICES)
+    assert run.summary()["fine_tuned"] is None
+    assert rows(run.path / "predictions.csv") == rows(frozen.path / "predictions.csv")
+    num_judges = sum(row["split"] == "val" for row in rows(run.path / "split.csv"))
+    assert f"not tried: there are {num_judges} validation images, and fewer than 30 do not" in run.facts["head_note"]
+    named = headstart.fit(stripes, out=tmp_path / "named", fine_tune="stage5", **CHOICES)
+    assert rows(named.path / "history.csv"), "what is asked for by name is tried"
 
 
 def test_auto_opens_from_the_top_down_as_long_as_it_helps(stripes, tmp_path, anything_helps):
