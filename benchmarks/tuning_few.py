@@ -73,6 +73,7 @@ def compare(name: str, images: list[ImageFile], count: int, draws: int) -> None:
             with_tuning, run = is_right(manifest, Path(temporary) / "tuned", seed, "auto")
             kept = run.summary()["fine_tuned"] is not None
             without = is_right(manifest, Path(temporary) / "frozen", seed, "off")[0] if kept else with_tuning
+        undone = "not tried" if "was not tried" in run.facts["head_note"] else "undone"
         p = mcnemar(without, with_tuning)
         worse = p < TIED_ABOVE and with_tuning.mean() < without.mean()
         frozen.append(100 * without.mean())
@@ -81,7 +82,7 @@ def compare(name: str, images: list[ImageFile], count: int, draws: int) -> None:
         num_worse += worse
         print(
             f"{name}, {count} of each class, draw {seed}: frozen {frozen[-1]:.1f} %, tuned {tuned[-1]:.1f} %, "
-            f"p {p:.3f}, {run.summary()['fine_tuned'] or 'undone'}, {run.facts['seconds']['total']:.0f} s",
+            f"p {p:.3f}, {run.summary()['fine_tuned'] or undone}, {run.facts['seconds']['total']:.0f} s",
             flush=True,
         )
     figures = f"frozen {statistics.mean(frozen):.1f} %, tuned {statistics.mean(tuned):.1f} %"

@@ -269,7 +269,7 @@ def test_with_the_frozen_network_where_alone_it_is_no_sure_gain():
     gain = random.normal(0.1, 1.0, 200)
     alone, both = HeldOut(hard - gain, hard < 0.7), HeldOut(hard - gain / 5 - 0.04, hard < 0.7)
     step = Step("all", Tuned(before, alone, (), "", 1), before, alone, both)
-    assert not step._is_gain(alone)
+    assert not step._is_sure(alone)
     assert step.is_with_frozen
     assert step.is_kept
 

@@ -56,7 +56,7 @@ class Step:
         no sure gain.
         """
         behind = self.alone.standard_errors_behind(self.together)
-        return behind > LEAST_WITH_FROZEN or not self._is_gain(self.alone)
+        return behind > LEAST_WITH_FROZEN or not self._is_sure(self.alone)
 
     @property
     def after(self) -> HeldOut:
@@ -66,15 +66,18 @@ class Step:
     @property
     def is_kept(self) -> bool:
         """Whether anything was learnt, and that is a gain beyond noise."""
-        return self.tuned.best_epoch > 0 and self._is_gain(self.after)
+        return self.tuned.best_epoch > 0 and (self._is_sure(self.after) or self._is_agreed(self.after))
 
-    def _is_gain(self, after: HeldOut) -> bool:
+    def _is_sure(self, after: HeldOut) -> bool:
+        """Whether the mean alone says so, by Student's t."""
         if not len(self.before):
             return True
         gain = self.before.standard_errors_behind(after)
-        if gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE):  # Of one image: not a number.
-            return True
-        if gain <= _STANDARD_ERRORS_WITH_RANKS:
+        return bool(gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE))  # Of one image: not a number.
+
+    def _is_agreed(self, after: HeldOut) -> bool:
+        """Whether the mean makes it likely, and signed ranks are sure."""
+        if not self.before.standard_errors_behind(after) > _STANDARD_ERRORS_WITH_RANKS:
             return False
         ranks = wilcoxon(self.before.losses, after.losses, alternative="greater")
         return bool(ranks.pvalue < 1 - LEAST_CONFIDENCE)
