@@ -101,7 +101,8 @@ def too_few(num_judges: int) -> str:
     """Why nothing was opened."""
     return (
         f"Tuning the network was not tried: there are {num_judges} validation images, and fewer than {FEWEST_JUDGES} do "
-        "not tell whether it helps or harms. The network stays frozen."
+        "not tell whether it helps or harms. The network stays frozen. A stage that is named is tried all the same, as by "
+        "--fine-tune stage4."
     )
 
 
