@@ -116,7 +116,7 @@ def test_where_few_can_judge_auto_opens_nothing(stripes, tmp_path):
     assert run.summary()["fine_tuned"] is None
     assert rows(run.path / "predictions.csv") == rows(frozen.path / "predictions.csv")
     num_judges = sum(row["split"] == "val" for row in rows(run.path / "split.csv"))
-    assert f"not tried: there are {num_judges} validation images, and fewer than 30 do not" in run.facts["head_note"]
+    assert f"not tried: there are {num_judges} validation images, and fewer than 30 do" in run.facts["head_note"]
     named = headstart.fit(stripes, out=tmp_path / "named", fine_tune="stage5", **CHOICES)
     assert rows(named.path / "history.csv"), "what is asked for by name is tried"
 

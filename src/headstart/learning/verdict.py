@@ -17,9 +17,9 @@ from headstart.networks.freezing import WHOLE
 
 LEAST_CONFIDENCE = 0.95
 """How sure it must be that the log loss of the validation images fell, for a step to be kept: in a single comparison
-noise alone does that once in twenty times. By Student's t, paired: three images need 2.9 standard errors, many 1.6. Or by
-Wilcoxon's signed ranks, if the mean fell by more than its standard error too: where nearly all images are told right
-already, one or two make most of the difference, and by t those alone are never sure. Ranks say that the others agree."""
+noise alone does that once in twenty times. By Student's t, paired: three images need 2.9 standard errors, many 1.6. Or
+by Wilcoxon's signed ranks, if the mean fell by more than its standard error too: where nearly all images are told right
+already, one or two make most of the difference, and by t those are never sure. Ranks say whether the others agree."""
 
 _STANDARD_ERRORS_WITH_RANKS = 1.0
 
@@ -100,9 +100,9 @@ class Step:
 def too_few(num_judges: int) -> str:
     """Why nothing was opened."""
     return (
-        f"Tuning the network was not tried: there are {num_judges} validation images, and fewer than {FEWEST_JUDGES} do "
-        "not tell whether it helps or harms. The network stays frozen. A stage that is named is tried all the same, as by "
-        "--fine-tune stage4."
+        f"Tuning the network was not tried: there are {num_judges} validation images, and fewer than {FEWEST_JUDGES} "
+        "do not tell whether it helps or harms. The network stays frozen. A stage that is named is tried all the same, "
+        "as by --fine-tune stage4."
     )
 
 
