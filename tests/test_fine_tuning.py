@@ -12,7 +12,7 @@ from PIL import Image
 import headstart
 from headstart import terminal
 from headstart.errors import DataError, UnknownNameError
-from headstart.learning import fine_tuning, tuning, verdict
+from headstart.learning import fine_tuning, job, tuning, verdict
 from headstart.learning.held_out import HeldOut
 from headstart.learning.schedule import last_course
 from headstart.learning.tuning import Epoch, Tuned
@@ -45,7 +45,7 @@ def stripes(tmp_path_factory):
 
 @pytest.fixture
 def few_can_judge(monkeypatch):
-    monkeypatch.setattr(fine_tuning, "FEWEST_JUDGES", 1)
+    monkeypatch.setattr(job, "FEWEST_JUDGES", 1)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_where_few_can_judge_auto_opens_nothing(stripes, tmp_path):
     assert run.summary()["fine_tuned"] is None
     assert rows(run.path / "predictions.csv") == rows(frozen.path / "predictions.csv")
     num_judges = sum(row["split"] == "val" for row in rows(run.path / "split.csv"))
-    assert f"not tried: there are {num_judges} validation images, and fewer than 30 do" in run.facts["head_note"]
+    assert f"not tried: by {num_judges} validation images one cannot tell" in run.facts["head_note"]
     named = headstart.fit(stripes, out=tmp_path / "named", fine_tune="stage5", **CHOICES)
     assert rows(named.path / "history.csv"), "what is asked for by name is tried"
 

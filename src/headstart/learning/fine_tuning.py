@@ -33,7 +33,7 @@ from headstart.learning.schedule import Schedule, last_course, quick_look, sched
 from headstart.learning.seeing import Eyes
 from headstart.learning.tail import Tail, open_tail, rates, stages_that_learn
 from headstart.learning.tuning import Diary, Epoch, Phase, Tuned, tune
-from headstart.learning.verdict import FEWEST_JUDGES, Step, together, too_few
+from headstart.learning.verdict import Step, together
 from headstart.networks.backbone import build_backbone, fingerprint
 from headstart.networks.backend import keras, mixed_precision_on_gpu
 from headstart.networks.engine import engine_name, keras_engine_name, make_engine
@@ -246,9 +246,6 @@ def fine_tune(job: Job, eyes: Eyes, frozen: Frozen, diary: Diary) -> Fitted:
     Raises:
         GuardError: something else changed than was announced.
     """
-    num_judges = int(job.is_in("val").sum())
-    if job.recipe.fine_tune == AUTO and num_judges < FEWEST_JUDGES:
-        return dataclasses.replace(frozen.fitted, note=f"{frozen.fitted.note} {too_few(num_judges)}".lstrip())
     tuner = FineTuner(job, eyes, frozen.start, diary)
     steps = tuner.try_openings(frozen.held_out, job.recipe.fine_tune)
     kept = [step for step in steps if step.is_kept]

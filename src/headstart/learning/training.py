@@ -27,7 +27,7 @@ from headstart.learning.heads import (
     grow_mlp_head,
 )
 from headstart.learning.held_out import HeldOut
-from headstart.learning.job import Fitted, Job
+from headstart.learning.job import FEWEST_JUDGES, Fitted, Job
 from headstart.learning.logistic import FREE, LinearHead, Restraint
 from headstart.learning.pairing import Alone, Joined, join
 from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
@@ -151,9 +151,11 @@ def train(
         fit = _fit_in_epochs if recipe.head in {"flatten", "mlp"} else _fit_at_once
         fitted = fit(job, eyes, features.values)
         progress("Fitting the head", 1, 1)
-        if recipe.fine_tune != "off":
+        if job.is_tuned:
             with clock.measures("fine_tune"):
                 fitted = _tuned(job, eyes, features.values, fitted, diary)
+        elif recipe.fine_tune != "off":
+            fitted = dataclasses.replace(fitted, note=f"{fitted.note} {_not_tuned(job)}")
         joined = join(job, eyes, partners, Alone(fitted, choice.sentence))
     return _trained(job, joined, eyes, partners)
 
@@ -254,6 +256,15 @@ def _tuned(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted
         values = values[..., at_one_scale(eyes.plan(job.candidate.image_size).stages)]
     start = _linear_head(plain, eyes, values, "train", restraint=RESTRAINT)
     return fine_tune(plain, eyes, Frozen(fitted, held_out, start), diary)
+
+
+def _not_tuned(job: Job) -> str:
+    count = "1 validation image" if job.num_judges == 1 else f"{job.num_judges} validation images"
+    return (
+        f"Tuning the network was not tried: by {count} one cannot tell whether it helps or harms; {FEWEST_JUDGES} are "
+        "needed, which 200 pictures have. The network stays frozen. A stage that is named is tried all the same, as by "
+        "--fine-tune stage4."
+    )
 
 
 def _linear_head(

@@ -18,14 +18,11 @@ from headstart.networks.freezing import WHOLE
 LEAST_CONFIDENCE = 0.95
 """How sure it must be that the log loss of the validation images fell, for a step to be kept: in a single comparison
 noise alone does that once in twenty times. By Student's t, paired: three images need 2.9 standard errors, many 1.6. Or
-by Wilcoxon's signed ranks, if the mean fell by more than its standard error too: where nearly all images are told right
-already, one or two make most of the difference, and by t those are never sure. Ranks say whether the others agree."""
+by Wilcoxon's signed ranks, if by t it is likely: where nearly all images are told right already, one or two make most
+of the difference, and by t those are never sure. Ranks say whether the others agree."""
 
-_STANDARD_ERRORS_WITH_RANKS = 1.0
-
-FEWEST_JUDGES = 30
-"""Validation images without which nothing is opened that was not asked for by name: harm that befalls one image in ten
-passes thirty of them unseen once in twenty-four times, four of them two times in three."""
+_LIKELY = 0.9
+"""How sure it must be by t at least. Ranks alone are sure of many small gains that a few losses outweigh."""
 
 LEAST_WITH_FROZEN = 1.0
 """By how many standard errors tuned and frozen network together must be better than the tuned one alone, since two take
@@ -68,16 +65,17 @@ class Step:
         """Whether anything was learnt, and that is a gain beyond noise."""
         return self.tuned.best_epoch > 0 and (self._is_sure(self.after) or self._is_agreed(self.after))
 
-    def _is_sure(self, after: HeldOut) -> bool:
+    def _is_sure(self, after: HeldOut, confidence: float | None = None) -> bool:
         """Whether the mean alone says so, by Student's t."""
         if not len(self.before):
             return True
         gain = self.before.standard_errors_behind(after)
-        return bool(gain > stdtrit(len(self.before) - 1, LEAST_CONFIDENCE))  # Of one image: not a number.
+        least = stdtrit(len(self.before) - 1, LEAST_CONFIDENCE if confidence is None else confidence)
+        return bool(gain > least)  # Of one image it is not a number.
 
     def _is_agreed(self, after: HeldOut) -> bool:
-        """Whether the mean makes it likely, and signed ranks are sure."""
-        if not self.before.standard_errors_behind(after) > _STANDARD_ERRORS_WITH_RANKS:
+        """Whether the mean makes it likely, and signed ranks are sure; ranks of weighed images would say nothing."""
+        if self.before.weights is not None or not self._is_sure(after, _LIKELY):
             return False
         ranks = wilcoxon(self.before.losses, after.losses, alternative="greater")
         return bool(ranks.pvalue < 1 - LEAST_CONFIDENCE)
@@ -95,15 +93,6 @@ class Step:
             return f"Tuning {name}: {self.tuned.best_epoch} epochs; there were no validation images to judge it by."
         verdict = "kept" if self.is_kept else "no surer gain than noise, so it was undone"
         return " ".join(filter(None, (f"Tuning {name}{with_frozen}: {figures}; {verdict}.", self.tuned.trouble)))
-
-
-def too_few(num_judges: int) -> str:
-    """Why nothing was opened."""
-    return (
-        f"Tuning the network was not tried: there are {num_judges} validation images, and fewer than {FEWEST_JUDGES} "
-        "do not tell whether it helps or harms. The network stays frozen. A stage that is named is tried all the same, "
-        "as by --fine-tune stage4."
-    )
 
 
 def together(frozen: HeldOut, tuned: HeldOut, labels: Numbers) -> HeldOut:
