@@ -121,6 +121,16 @@ def test_where_few_can_judge_auto_opens_nothing(stripes, tmp_path):
     assert rows(named.path / "history.csv"), "what is asked for by name is tried"
 
 
+def test_where_it_is_not_tried_classes_are_weighed_as_without_it(tmp_path):
+    data = hatched(tmp_path / "uneven", 40)
+    for number in range(13, 40):
+        (data / "left" / f"{number}.png").unlink()
+    frozen = headstart.fit(data, out=tmp_path / "frozen", **CHOICES)
+    run = headstart.fit(data, out=tmp_path / "run", fine_tune="auto", **CHOICES)
+    assert all("The largest class has" in each.facts["head_note"] for each in (frozen, run))
+    assert rows(run.path / "predictions.csv") == rows(frozen.path / "predictions.csv")
+
+
 def test_auto_opens_from_the_top_down_as_long_as_it_helps(stripes, tmp_path, anything_helps):
     run = headstart.fit(stripes, out=tmp_path / "run", fine_tune="auto", **CHOICES)
     phases = [row["phase"] for row in rows(run.path / "history.csv")]
@@ -214,15 +224,35 @@ def test_the_verdict_is_on_paired_images():
     assert not step(0.05, 2.0).is_kept
 
 
-@pytest.mark.parametrize(("share", "kept"), [(0.5, True), (1.0, False), (1.5, False)])
-def test_where_one_image_makes_the_difference_the_others_are_asked(share, kept):
+def one_image_makes_the_difference(share, weights=None):
+    """A step that mends one image of 301, and multiplies what is lost on each of the others by a share."""
     random = np.random.default_rng(0)
     easy = random.exponential(0.005, 300)
     after = np.maximum(share * easy + random.normal(0, 0.002, 300), 0)
-    before = HeldOut(np.append(easy, 2.5), np.append(np.ones(300, bool), False))
+    before = HeldOut(np.append(easy, 2.5), np.append(np.ones(300, bool), False), weights=weights)
     tuned = HeldOut(np.append(after, 0.1), np.ones(301, bool))
     assert before.standard_errors_behind(tuned) < 1.5, "by the mean alone it is not sure"
-    assert Step("all", Tuned(before, tuned, (), "", 1), before, tuned, tuned).is_kept == kept
+    return Step("all", Tuned(before, tuned, (), "", 1), before, tuned, tuned)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.5, True), (1.0, False), (1.5, False)])
+def test_where_one_image_makes_the_difference_the_others_are_asked(share, kept):
+    assert one_image_makes_the_difference(share).is_kept == kept
+
+
+def test_where_images_weigh_otherwise_ranks_are_not_asked():
+    assert not one_image_makes_the_difference(0.5, np.ones(301)).is_kept
+
+
+def test_many_small_gains_do_not_outvote_a_few_losses():
+    random = np.random.default_rng(2)
+    kept = 0
+    for _ in range(1000):
+        gains = random.normal(0.01, 0.003, 300)
+        gains[random.random(300) < 0.01] = -1.49  # On the whole it is worse.
+        before, after = HeldOut(np.full(300, 2.0), np.ones(300, bool)), HeldOut(2 - gains, np.ones(300, bool))
+        kept += Step("all", Tuned(before, after, (), "", 1), before, after, after).is_kept
+    assert kept < 80
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 3, 5, 100])
@@ -269,7 +299,7 @@ def test_with_the_frozen_network_where_alone_it_is_no_sure_gain():
     gain = random.normal(0.1, 1.0, 200)
     alone, both = HeldOut(hard - gain, hard < 0.7), HeldOut(hard - gain / 5 - 0.04, hard < 0.7)
     step = Step("all", Tuned(before, alone, (), "", 1), before, alone, both)
-    assert not step._is_sure(alone)
+    assert not step._is_gain(alone, verdict.LEAST_CONFIDENCE)
     assert step.is_with_frozen
     assert step.is_kept
 

@@ -123,7 +123,7 @@ def fit(
         bool, typer.Option("--ensemble/--no-ensemble", help="With --backbone auto: the two best together, if better.")
     ] = False,
     fine_tune: Annotated[
-        str, typer.Option(help="off, auto (opened as far as it helps), the lowest stage that learns, or all.")
+        str, typer.Option(help="off, auto (as far as it helps; from 200 pictures on), the lowest stage to learn, all.")
     ] = "off",
     image_size: ImageSize = None,
     views: Annotated[

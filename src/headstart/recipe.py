@@ -39,8 +39,8 @@ class Recipe:
         image_size: the side in pixels, or None: chosen on the training images.
         ensemble: whether the two best of a comparison may see together, if that is surely better than one: for
             "auto" as the backbone.
-        fine_tune: "off" (the network stays frozen), "auto" (opened stage by stage, as far as it helps), the name of the
-            lowest stage that learns, or "all".
+        fine_tune: "off" (the network stays frozen), "auto" (opened stage by stage, as far as it helps; only
+            where there are thirty validation images), the name of the lowest stage that learns, or "all".
         views: "one" (each image as it is), "flips" (averaged with its mirror images), "many" (the same at two scales,
             where the network has them), "auto" (one or many, chosen likewise; above 5,000 images one or flips).
         class_weights: "off" (each image counts like any other), "balanced" (each class does, and probabilities are what

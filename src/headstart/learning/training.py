@@ -155,7 +155,7 @@ def train(
             with clock.measures("fine_tune"):
                 fitted = _tuned(job, eyes, features.values, fitted, diary)
         elif recipe.fine_tune != "off":
-            fitted = dataclasses.replace(fitted, note=f"{fitted.note} {_not_tuned(job)}")
+            fitted = dataclasses.replace(fitted, note=f"{fitted.note} {_why_not_tuned(job)}")
         joined = join(job, eyes, partners, Alone(fitted, choice.sentence))
     return _trained(job, joined, eyes, partners)
 
@@ -258,7 +258,7 @@ def _tuned(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted
     return fine_tune(plain, eyes, Frozen(fitted, held_out, start), diary)
 
 
-def _not_tuned(job: Job) -> str:
+def _why_not_tuned(job: Job) -> str:
     count = "1 validation image" if job.num_judges == 1 else f"{job.num_judges} validation images"
     return (
         f"Tuning the network was not tried: by {count} one cannot tell whether it helps or harms; {FEWEST_JUDGES} are "

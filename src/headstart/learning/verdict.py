@@ -53,7 +53,7 @@ class Step:
         no sure gain.
         """
         behind = self.alone.standard_errors_behind(self.together)
-        return behind > LEAST_WITH_FROZEN or not self._is_sure(self.alone)
+        return behind > LEAST_WITH_FROZEN or not self._is_gain(self.alone, LEAST_CONFIDENCE)
 
     @property
     def after(self) -> HeldOut:
@@ -63,19 +63,19 @@ class Step:
     @property
     def is_kept(self) -> bool:
         """Whether anything was learnt, and that is a gain beyond noise."""
-        return self.tuned.best_epoch > 0 and (self._is_sure(self.after) or self._is_agreed(self.after))
+        is_gain = self._is_gain(self.after, LEAST_CONFIDENCE) or self._is_agreed(self.after)
+        return self.tuned.best_epoch > 0 and is_gain
 
-    def _is_sure(self, after: HeldOut, confidence: float | None = None) -> bool:
-        """Whether the mean alone says so, by Student's t."""
+    def _is_gain(self, after: HeldOut, confidence: float) -> bool:
+        """Whether the mean says so, by Student's t."""
         if not len(self.before):
             return True
         gain = self.before.standard_errors_behind(after)
-        least = stdtrit(len(self.before) - 1, LEAST_CONFIDENCE if confidence is None else confidence)
-        return bool(gain > least)  # Of one image it is not a number.
+        return bool(gain > stdtrit(len(self.before) - 1, confidence))  # Of one image: not a number.
 
     def _is_agreed(self, after: HeldOut) -> bool:
-        """Whether the mean makes it likely, and signed ranks are sure; ranks of weighed images would say nothing."""
-        if self.before.weights is not None or not self._is_sure(after, _LIKELY):
+        """Whether the mean makes it likely, and signed ranks are sure; ranks do not know what an image weighs."""
+        if self.before.weights is not None or not self._is_gain(after, _LIKELY):
             return False
         ranks = wilcoxon(self.before.losses, after.losses, alternative="greater")
         return bool(ranks.pvalue < 1 - LEAST_CONFIDENCE)
