@@ -59,7 +59,14 @@ def test_nothing_is_written_before_something_is_added(tmp_path):
 
 def test_the_key_lies_beside_its_features_as_plain_text(tmp_path):
     FeatureStore(KEY, tmp_path).add(rows_of("a"))
-    assert json.loads((tmp_path / KEY.digest() / "key.json").read_text()) == dataclasses.asdict(KEY)
+    assert json.loads((tmp_path / KEY.digest() / "key.json").read_text()) == KEY.fields()
+
+
+def test_only_what_a_mended_network_computes_has_another_key():
+    assert KEY.digest() == "bac2c5ae0f8418c7d3c676925c317dab"  # Features that are stored are found again.
+    mended = dataclasses.replace(KEY, graph="2")
+    assert mended.digest() != KEY.digest()
+    assert mended.fields() == {**KEY.fields(), "graph": "2"}
 
 
 def damage_first_byte(path):

@@ -84,7 +84,7 @@ def test_lists_each_key_with_what_it_takes_last_used_first():
     rows = list_stores()
     assert [row.key["view"] for row in rows] == ["turned", "mirrored", "as_is"]
     assert [row.last_used for row in rows] == [1_700_000_002, 1_700_000_001, 1_700_000_000]
-    assert rows[0].key == dataclasses.asdict(dataclasses.replace(KEY, view="turned"))
+    assert rows[0].key == dataclasses.replace(KEY, view="turned").fields()
     for row, store in zip(rows, reversed(stores), strict=True):
         assert (row.folder, row.num_images, row.num_bytes) == (store.folder, 3, bytes_in(store.folder))
 
@@ -155,7 +155,7 @@ def test_command_lists_for_people_and_for_programs(monkeypatch):
     plain = call("cache", "list", "--json").json
     assert plain["bytes"] == sum(row["bytes"] for row in plain["stores"]) == sum(bytes_in(s.folder) for s in stores)
     assert plain["stores"][2] == {
-        "path": str(stores[0].folder), "key": dataclasses.asdict(dataclasses.replace(KEY, view="as_is")),
+        "path": str(stores[0].folder), "key": dataclasses.replace(KEY, view="as_is").fields(),
         "num_images": 3, "bytes": bytes_in(stores[0].folder), "last_used": "2023-11-14T22:13:20+00:00",
     }  # fmt: skip
 

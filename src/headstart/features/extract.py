@@ -139,6 +139,7 @@ class Extractor:
             decoder=DECODER_VERSION,
             engine=engine_name(self._precision),
             view=view,
+            graph=backbone.spec.graph,
         )
 
     def _make_precision(self, name: str, calibration: Sequence[ImageFile]) -> Precision:

@@ -46,6 +46,7 @@ class FeatureKey:
         decoder: the version of the decoder.
         engine: what computes, its version and precision.
         view: "as_is", "mirrored", ...
+        graph: which build of the network computed it; "" where its first never needed mending.
     """
 
     backbone: str
@@ -56,10 +57,16 @@ class FeatureKey:
     decoder: str
     engine: str
     view: str
+    graph: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """As it is written down: what came in later is there only where it says something."""
+        fields = dataclasses.asdict(self)
+        return fields if self.graph else {name: value for name, value in fields.items() if name != "graph"}
 
     def digest(self) -> str:
         """The name of the key's folder."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()[:32]
 
 
 class FeatureStore:
@@ -107,7 +114,7 @@ class FeatureStore:
         name = uuid.uuid4().hex
         with locked(self.folder, lambda: None):
             if not (self.folder / _KEY_NAME).exists():
-                _write_json(self.folder / _KEY_NAME, dataclasses.asdict(self._key))
+                _write_json(self.folder / _KEY_NAME, self._key.fields())
             with write_atomically(self.folder / f"{name}.npy") as file:
                 file.write(data)
             facts = {"sha256": _sha256(tuple(rows), data), "images": list(rows)}

@@ -50,6 +50,8 @@ class VisionTransformer:
     layer_scale: bool = False
     antialias: bool = False
 
+    graph: ClassVar[str] = ""
+
     @property
     def num_extra(self) -> int:
         """Tokens before those of the patches."""
@@ -92,6 +94,7 @@ class SwinTransformer:
 
     patch_size: ClassVar[int] = 4
     epsilon: ClassVar[float] = 1e-5
+    graph: ClassVar[str] = "2"  # In the first, OpenVINO now and then counted the pairs of tokens from -1.
 
     @property
     def size_step(self) -> int:

@@ -134,6 +134,11 @@ class BackboneSpec:
         return "kerashub" if self.architecture else "imagenet"
 
     @property
+    def graph(self) -> str:
+        """Which build of the network this is, where an earlier one computed something else."""
+        return self.architecture.graph if self.architecture else ""
+
+    @property
     def size_step(self) -> int:
         """The side of its images is a multiple of this."""
         return self.architecture.size_step if self.architecture else 1

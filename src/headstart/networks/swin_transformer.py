@@ -60,7 +60,9 @@ def _attention(network: SwinTransformer, windows: Any, stage: int, name: str, sh
     joined = keras.ops.reshape(joined, (-1, num_windows, num_tokens, 3, heads, width // heads))
     query, key, value = (joined[:, :, :, part] for part in range(3))
     logits = keras.ops.einsum("nwqhd,nwkhd->nwhqk", query * (width // heads) ** -0.5, key)
-    pairs = numbers_of(keras.ops.repeat(keras.ops.reshape(windows[:1, :1, :, 0], (1, num_tokens)), num_tokens, axis=1))
+    tokens = numbers_of(keras.ops.reshape(windows[:1, :1, :, 0], (1, num_tokens)))
+    # Not (1, t, 1) + (1, 1, t): Keras takes the second for a bias on TensorFlow, and gives (1, t, 1).
+    pairs = keras.ops.repeat(tokens, num_tokens, axis=1) * num_tokens + keras.ops.tile(tokens, (1, num_tokens))
     distances = keras.layers.Embedding(num_tokens**2, heads, name=f"{name}_distances")(pairs)
     distances = keras.ops.reshape(distances, (1, 1, num_tokens, num_tokens, heads))
     logits = logits + keras.ops.transpose(distances, (0, 1, 4, 2, 3))

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from headstart.networks.architectures import VisionTransformer
 from headstart.networks.backend import keras
 
@@ -45,8 +47,12 @@ def _embed(network: VisionTransformer, prepared: Any) -> Any:
 
 
 def numbers_of(row: Any) -> Any:
-    """0, 1, 2, ... in the shape (1, t) of what is given: a way to read a whole table that any backend can trace."""
-    return keras.ops.cumsum(keras.ops.ones_like(row, dtype="int32"), axis=1) - 1
+    """0, 1, 2, ... in the shape (1, t) of what is given: a way to read a whole table that any backend can trace.
+
+    Not by `cumsum`: OpenVINO does not fold it, computes such a constant once in each stream, in the same place, and now
+    and then subtracts the 1 twice.
+    """
+    return keras.ops.zeros_like(row, dtype="int32") + np.arange(row.shape[1], dtype="int32")
 
 
 def _block(network: VisionTransformer, tokens: Any, name: str) -> Any:
