@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 
 import numpy as np
@@ -18,6 +17,7 @@ from headstart.networks.freezing import WHOLE, freeze, thaw
 from headstart.networks.hub_rows import HUB_ROWS
 from headstart.networks.stages import cut_tensor
 from headstart.networks.weights import find_weights
+from tiny import narrowed
 
 MODULES = {"VGG16": "vgg16", "VGG19": "vgg19", "ResNet50": "resnet50", "InceptionV3": "inception_v3",
            "Xception": "xception", "MobileNet": "mobilenet", "MobileNetV2": "mobilenet_v2",
@@ -39,16 +39,6 @@ def smallest(rows):
     """One row of each family."""
     families = dict.fromkeys(spec.family for spec in rows)
     return [min((s for s in rows if s.family == family), key=lambda spec: spec.num_params) for family in families]
-
-
-def narrowed(spec):
-    """A row of KerasHub with fewer and narrower blocks: the rows of a family differ in such numbers alone."""
-    net = spec.architecture
-    if isinstance(net, VisionTransformer):
-        net = dataclasses.replace(net, depth=5, width=48, num_heads=4, hidden=96)
-    else:
-        net = dataclasses.replace(net, width=24, depths=(2, 2, 2, 2))
-    return dataclasses.replace(spec, architecture=net)
 
 
 ROWS = (*KERAS_ROWS, *map(narrowed, smallest(HUB_ROWS)))

@@ -14,7 +14,7 @@ from headstart.learning.transfer import transfer_model
 from headstart.networks.architectures import SwinTransformer, VisionTransformer
 from headstart.networks.backbone import build_backbone
 from headstart.networks.backend import keras
-from headstart.networks.catalogue import choose_backbones, find_backbone
+from headstart.networks.catalogue import KERAS_ROWS, choose_backbones, find_backbone
 from headstart.networks.hub_rows import HUB_ROWS
 from headstart.networks.mirror import MIRROR, download_addresses
 from headstart.networks.weights import find_weights
@@ -287,6 +287,12 @@ def test_a_mirror_holds_them_by_their_own_names(monkeypatch):
     first, *_ = download_addresses(find_backbone("dinov2_small").weights)
     assert first == "https://mirror.example/w/dinov2_small.weights.h5"
     assert len({spec.weights.name for spec in HUB_ROWS}) == len(HUB_ROWS)
+
+
+def test_what_their_first_build_computed_is_not_found_again():
+    """OpenVINO now and then counted its positions from -1; see docs/decisions.md."""
+    assert all(spec.graph for spec in HUB_ROWS)
+    assert not any(spec.graph for spec in KERAS_ROWS)
 
 
 def test_hub_stands_for_all_of_them():

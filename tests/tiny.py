@@ -47,6 +47,18 @@ def tiny_backbone(size=32, *, seed=0, views=None):
     return Backbone(spec, model, find_stages(model), weights, fingerprint(model), views)
 
 
+def narrowed(spec):
+    """A row of KerasHub with fewer and narrower blocks: the rows of a family differ in such numbers alone."""
+    from headstart.networks.architectures import VisionTransformer
+
+    net = spec.architecture
+    if isinstance(net, VisionTransformer):
+        net = dataclasses.replace(net, depth=5, width=48, num_heads=4, hidden=96)
+    else:
+        net = dataclasses.replace(net, width=24, depths=(2, 2, 2, 2))
+    return dataclasses.replace(spec, architecture=net)
+
+
 # --- PyTorch's files --------------------------------------------------------------------------------------------------
 
 STORAGES = {"f4": "Float", "f8": "Double", "f2": "Half", "i8": "Long", "i4": "Int", "i2": "Short", "i1": "Char",

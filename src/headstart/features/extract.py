@@ -85,7 +85,7 @@ class Extractor:
             UnknownNameError: there is no such precision.
         """
         self._backbone = backbone
-        self.outputs = outputs or (POOLED,)
+        self.outputs = tuple(dict.fromkeys(outputs)) or (POOLED,)
         self._engine: Engine | None = None
         self._precision = self._make_precision(precision, calibration)
         self.image_size = backbone.image_size

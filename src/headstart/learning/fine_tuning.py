@@ -210,7 +210,7 @@ class FineTuner:
             "phase": [phase.name, dataclasses.asdict(phase.schedule), phase.seed],
             "computed by": [keras_engine_name(), engine_name()],
             "recipe": self._job.recipe.to_json(),
-            "weights": fingerprint(self._backbone.model),
+            "weights": [fingerprint(self._backbone.model), self._backbone.spec.graph],
             "head": [value.tobytes().hex() for value in self._head.get_weights()],
             "images": [[image.sha256, image.label] for image in self._images],
             "train": lessons.train.tolist(),

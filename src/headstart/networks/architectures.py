@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+_POSITIONS_FOLDED = "2"  # Of the first build, OpenVINO now and then counted the positions from -1.
+
 
 @dataclasses.dataclass(frozen=True)
 class VisionTransformer:
@@ -50,7 +52,7 @@ class VisionTransformer:
     layer_scale: bool = False
     antialias: bool = False
 
-    graph: ClassVar[str] = ""
+    graph: ClassVar[str] = _POSITIONS_FOLDED
 
     @property
     def num_extra(self) -> int:
@@ -94,7 +96,7 @@ class SwinTransformer:
 
     patch_size: ClassVar[int] = 4
     epsilon: ClassVar[float] = 1e-5
-    graph: ClassVar[str] = "2"  # In the first, OpenVINO now and then counted the pairs of tokens from -1.
+    graph: ClassVar[str] = _POSITIONS_FOLDED
 
     @property
     def size_step(self) -> int:

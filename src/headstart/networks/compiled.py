@@ -178,7 +178,7 @@ def _hints(setting: Setting, precision: Precision) -> dict[str, Any]:
 
 
 def _fastest(compiled_as: Callable[[Setting], Any], shape: tuple[int, ...]) -> Setting:
-    """The default, unless another setting is clearly faster: it drops out when the default is as fast once."""
+    """The default, unless another setting is clearly faster; no faster in most of the rounds, it is not timed again."""
     default = default_setting()
     networks = {setting: compiled_as(setting) for setting in _candidates()}
     for setting, network in networks.items():
@@ -187,13 +187,17 @@ def _fastest(compiled_as: Callable[[Setting], Any], shape: tuple[int, ...]) -> S
     for _ in range(_ROUNDS):
         for setting, measured in rates.items():
             measured.append(_images_per_second(networks[setting], shape, setting, seconds=_SECONDS_PER_ROUND))
-        least = rates[default][-1]
-        rates = {setting: each for setting, each in rates.items() if setting == default or each[-1] > least}
+        least = rates[default]
+        rates = {setting: each for setting, each in rates.items() if setting == default or not _is_behind(each, least)}
         if len(rates) == 1:
             return default
     speeds = {setting: statistics.median(each) for setting, each in rates.items()}
     best = max(speeds, key=lambda setting: speeds[setting])
     return best if speeds[best] > _LEAST_GAIN * speeds[default] else default
+
+
+def _is_behind(rates: list[float], others: list[float]) -> bool:
+    return sum(rate <= other for rate, other in zip(rates, others, strict=True)) > _ROUNDS // 2
 
 
 def _images_per_second(network: Any, shape: tuple[int, ...], setting: Setting, *, seconds: float) -> float:
