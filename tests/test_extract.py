@@ -208,6 +208,11 @@ def test_activations_at_a_cut_are_kept_in_half_precision(backbone, images):
         Extractor(backbone, "stage7").extract(images)
 
 
+def test_an_output_that_is_asked_for_twice_is_computed_once(backbone):
+    """OpenVINO would crash on one result that is two."""
+    assert Extractor(backbone, "stage1", POOLED, "stage1").outputs == ("stage1", POOLED)
+
+
 def test_activations_too_large_for_half_precision_are_refused(backbone, images):
     loud = tiny_backbone()
     layer = loud.model.get_layer("conv1")
