@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 
+from headstart.errors import GuardError
 from headstart.features.pooling import feature_model
 from headstart.networks import compiled
 from headstart.networks.backbone import build_backbone
@@ -180,6 +181,32 @@ def test_several_outputs_come_in_the_models_order():
     engine = OpenVinoEngine(lambda: keras.Model(images, outputs))
     ((_, rows),) = engine.stream([("one", pixels[0])])
     np.testing.assert_allclose(rows, pixels[0].mean((0, 1)) + np.arange(12)[:, None], rtol=1e-5)
+
+
+def test_a_converter_that_is_wrong_is_found_out_and_nothing_is_kept(cache, monkeypatch, model):
+    convert = openvino.convert_model
+
+    def a_little_wrong(traced, **how):
+        converted = convert(traced, **how)
+        node = converted.output("output 0").get_node().input_value(0)
+        other = openvino.opset13.multiply(node, np.float32(1.002))
+        other.output(0).get_tensor().set_names({"output 0"})
+        return openvino.Model([other], converted.get_parameters(), "wrong")
+
+    monkeypatch.setattr(openvino, "convert_model", a_little_wrong)
+    with pytest.raises(GuardError, match=r"differ by 0\.002 of their length.*pip uninstall openvino"):
+        answer(model)
+    assert not list(cache.glob("*.blob"))
+    monkeypatch.undo()
+    assert np.isfinite(answer(model, "")).all()
+
+
+def test_a_network_that_gives_no_numbers_goes_no_further(cache):
+    """OpenVINO makes zeros of what is no number."""
+    backbone = tiny_backbone()
+    backbone.model.weights[0].assign(backbone.model.weights[0] * np.nan)
+    with pytest.raises(GuardError, match="differ by nan"):
+        answer(feature_model(backbone))
 
 
 def narrow(name):

@@ -6,7 +6,7 @@
     ├── WeightsError          weights that cannot be had, do not fit, or are not what they should be
     ├── UnknownNameError      a name (backbone, head, ...) that does not exist, with the nearest ones
     ├── CacheError            stored features that went while they were in use, or a cache that cannot be kept
-    ├── GuardError            training moved what was frozen, or did not move what was to learn
+    ├── GuardError            training moved what was frozen, or did not move what was to learn; an engine that is wrong
     ├── RunError              a run folder that is missing, unfinished, damaged or in the way
     ├── MissingExtraError     a library that is an extra: pip install 'headstart[extra]'
     └── StoppedError          Ctrl-C where not everything is kept: the message says what is; exit code 130
@@ -73,7 +73,7 @@ class CacheError(HeadstartError):
 
 
 class GuardError(HeadstartError):
-    """Training did something else than was announced; nothing of it is kept."""
+    """Training did something else than was announced, or OpenVINO than Keras; nothing of it is kept."""
 
 
 class RunError(HeadstartError):

@@ -2,12 +2,16 @@
 
 How many streams there are and how many images each takes at once decides the speed, and what is best depends on the
 machine. It is measured once, with the first network that comes, and written down beside the networks.
+
+A converter may be wrong, and nobody would see it in the features. So each network that is converted is asked about one
+image, and Keras too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -22,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headstart.cache import cache_folder, write_atomically
-from headstart.errors import DataError
+from headstart.errors import DataError, GuardError
 from headstart.machine import num_cores
 from headstart.networks.backend import keras
 from headstart.networks.intel import import_openvino, quantise
@@ -32,6 +36,8 @@ _KIND = "outputs in order"  # Of what is kept; what was kept before is compiled 
 _ROUNDS = 3
 _SECONDS_PER_ROUND = 0.15
 _LEAST_GAIN = 1.1  # Another process's burst must not decide for ever.
+_LARGEST_DIFFERENCE = 1e-3  # Relative; 1e-5 is usual, and the least fault that was ever seen is 3e-3.
+_SQUARE = 16  # Pixels, of the image that is asked about: edges and even places.
 
 
 class Setting(NamedTuple):
@@ -58,6 +64,7 @@ def compile_for_here(build: Callable[[], keras.Model], identity: str, precision:
 
     Raises:
         DataError: the processor has no bfloat16, or there are no samples to quantise with.
+        GuardError: in float32 it gives other numbers than Keras.
         MissingExtraError: NNCF is not installed, which quantises.
     """
     openvino = import_openvino()
@@ -70,7 +77,8 @@ def compile_for_here(build: Callable[[], keras.Model], identity: str, precision:
         return setting.batch_size, kept
     model = build()
     with _ctrl_c_heard():
-        converted = _converted(model)
+        traced = _traced(model)
+        converted = _converted(traced, model.name)
     if precision.name == "int8":
         converted = quantise(converted, precision.samples())
     shape = model.inputs[0].shape[1:]
@@ -84,16 +92,18 @@ def compile_for_here(build: Callable[[], keras.Model], identity: str, precision:
         setting = _fastest(compiled_as, shape)
         _remember(machine, setting)
     compiled = compiled_as(setting)
+    if precision.name == "fp32":
+        _check_against_keras(traced, compiled, setting, model.name)
     if identity:
         _keep(compiled, _path(identity, machine, setting))
     return setting.batch_size, compiled
 
 
-def _converted(model: keras.Model) -> Any:
-    """The model as ``openvino.Model``, its outputs in the model's order: the converter sorts them by name.
+def _traced(model: keras.Model) -> Any:
+    """The model as a TensorFlow function of pixels, its outputs by `_output_name`.
 
     Of a Keras model OpenVINO looks up each variable among all others, again for each node that reads it, which is half
-    of its time. So it is given a function of values instead, and copies them, since they are gone with the function.
+    of its time. So it is given a function of values instead.
     """
     import tensorflow
 
@@ -104,15 +114,52 @@ def _converted(model: keras.Model) -> Any:
 
     def outputs_by_name(pixels: Any) -> dict[str, Any]:
         outputs, _ = model.stateless_call(*weights, pixels, training=False)
-        return {f"output {number}": output for number, output in enumerate(keras.tree.flatten(outputs))}
+        return {_output_name(number): output for number, output in enumerate(keras.tree.flatten(outputs))}
 
     (pixels,) = model.inputs
     taken = tensorflow.TensorSpec(pixels.shape, pixels.dtype)
-    traced = tensorflow.function(outputs_by_name, autograph=False).get_concrete_function(taken)
+    return tensorflow.function(outputs_by_name, autograph=False).get_concrete_function(taken)
+
+
+def _output_name(number: int) -> str:
+    return f"output {number}"
+
+
+def _converted(traced: Any, name: str) -> Any:
+    """The function as ``openvino.Model``, its outputs in the model's order: the converter sorts them by name.
+
+    It copies the weights, since they are gone with the function.
+    """
     openvino = import_openvino()
     converted = openvino.convert_model(traced, share_weights=False)
-    results = [converted.output(f"output {number}").get_node() for number in range(len(model.outputs))]
-    return openvino.Model(results, converted.get_parameters(), model.name)
+    results = [converted.output(_output_name(number)).get_node() for number in range(len(converted.outputs))]
+    return openvino.Model(results, converted.get_parameters(), name)
+
+
+def _check_against_keras(traced: Any, compiled: Any, setting: Setting, name: str) -> None:
+    """Ask all streams about one image at once, and Keras."""
+    _, height, width, channels = traced.inputs[0].shape
+    squares = -(-height // _SQUARE), -(-width // _SQUARE), channels
+    colours = np.random.default_rng(0).integers(0, 256, squares, np.uint8)
+    pixels = colours.repeat(_SQUARE, 0).repeat(_SQUARE, 1)[None, :height, :width]
+    answers = traced(keras.ops.convert_to_tensor(pixels))
+    expected = [answers[_output_name(number)].numpy()[0] for number in range(len(answers))]
+    requests = [compiled.create_infer_request() for _ in range(setting.streams)]
+    for request in requests:
+        request.start_async({0: pixels.repeat(setting.batch_size, 0)})
+    for request in requests:
+        request.wait()
+    for request in requests:
+        for output, tensor in zip(expected, request.output_tensors, strict=True):
+            difference = max(np.linalg.norm(row - output) for row in tensor.data)
+            length = np.linalg.norm(output)
+            if not difference <= _LARGEST_DIFFERENCE * length:  # Nor if it is no number.
+                raise GuardError(
+                    f"OpenVINO {importlib.metadata.version('openvino')} gives other features of {name} than Keras: on "
+                    f"an image made up to test it they differ by {difference / length:.1g} of their length, where "
+                    f"{_LARGEST_DIFFERENCE} is allowed. Nothing of it is kept. Without it Keras computes them, more "
+                    "slowly: pip uninstall openvino. Please report it."
+                )
 
 
 @contextlib.contextmanager
