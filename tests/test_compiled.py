@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,6 +208,36 @@ def test_a_network_that_gives_no_numbers_goes_no_further(cache):
     backbone.model.weights[0].assign(backbone.model.weights[0] * np.nan)
     with pytest.raises(GuardError, match="differ by nan"):
         answer(feature_model(backbone))
+
+
+@pytest.mark.parametrize("wrong", [2.0, np.nan])
+@pytest.mark.parametrize("stream", [0, 1])
+@pytest.mark.parametrize("row", [0, 1])
+def test_one_row_of_one_stream_that_is_wrong_is_found_out(model, stream, row, wrong):
+    traced = compiled._traced(model)
+    setting = Setting(2, 2, 2)
+    asked = []
+    network = SimpleNamespace(create_infer_request=lambda: asked.append(Stream(traced)) or asked[-1])
+    compiled._check_against_keras(traced, network, setting, "Tiny")
+    assert len(asked) == setting.streams
+    asked.clear()
+    network.create_infer_request = lambda: asked.append(Stream(traced, row, wrong, len(asked) == stream)) or asked[-1]
+    with pytest.raises(GuardError, match="features of Tiny"):
+        compiled._check_against_keras(traced, network, setting, "Tiny")
+
+
+class Stream:
+    """A request of OpenVINO's that Keras answers; it may be wrong in one row."""
+
+    def __init__(self, traced, row=0, factor=1.0, is_wrong=False):
+        self.traced, self.row, self.factor = traced, row, factor if is_wrong else 1.0
+
+    def start_async(self, inputs):
+        self.rows = self.traced(keras.ops.convert_to_tensor(inputs[0]))["output 0"].numpy()
+        self.rows[self.row] *= self.factor
+
+    def wait(self):
+        self.output_tensors = [SimpleNamespace(data=self.rows)]
 
 
 def narrow(name):

@@ -108,6 +108,7 @@ class Extractor:
 
         Raises:
             CacheError, OSError: they cannot be kept.
+            GuardError: the engine gives other numbers than Keras.
         """
         return extract_together([self], images, views, step=step, progress=progress)[0]
 
