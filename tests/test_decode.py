@@ -22,7 +22,7 @@ from PIL import ExifTags, Image
 
 from headstart.errors import ImageError
 from headstart.pictures import decode as decoder
-from headstart.pictures.decode import FORMATS, SUFFIXES, decode, header, read, thumbnail
+from headstart.pictures.decode import FORMATS, SUFFIXES, decode, decode_parts, header, read, thumbnail
 from pictures_samples import (
     HEIGHT,
     WIDTH,
@@ -208,8 +208,36 @@ def test_equal_size_is_untouched():
     assert np.array_equal(decode(encode(picture()), (HEIGHT, WIDTH)), pixels_of(picture()))
 
 
-def test_the_pixels_are_a_writable_copy():
-    pixels = decode(encode(picture()), (4, 4))
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    mode=st.sampled_from(["L", "RGB", "RGBA", "P"]),
+    colours=st.integers(0, 2),
+)
+def test_grey_or_not_the_pixels_are_those_of_resizing_in_colour(seed, height, width, size, mode, colours):
+    chance = np.random.default_rng(seed)
+    pixels = chance.integers(0, 256, (height, width, 1), np.uint8).repeat(3, axis=2)
+    for _ in range(colours if mode == "RGB" else 0):  # One pixel of a colour, which a first look may miss.
+        pixels[chance.integers(height), chance.integers(width), chance.integers(3)] ^= 1
+    stored = Image.fromarray(pixels[:, :, 0]).convert("P") if mode == "P" else Image.fromarray(pixels).convert(mode)
+    left, top = chance.uniform(0, 0.4, 2)
+    box = (left, top, left + 0.6, top + 0.6)
+    place = (left * width, top * height, (left + 0.6) * width, (top + 0.6) * height)
+    coloured, (tall, wide) = Image.fromarray(pixels), size
+    data = encode(stored)
+    assert np.array_equal(decode(data, None), pixels)
+    whole, part = decode_parts(data, [size], [(0, 0, 1, 1), box])[0]
+    assert np.array_equal(whole, np.asarray(coloured.resize((wide, tall), Image.Resampling.BICUBIC)))
+    assert np.array_equal(part, np.asarray(coloured.resize((wide, tall), Image.Resampling.BICUBIC, box=place)))
+    assert np.array_equal(decode(data, size), whole)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_pixels_are_a_writable_copy(mode):
+    pixels = decode(encode(picture().convert(mode)), (4, 4))
     pixels[0, 0] = 1
     assert pixels[0, 0].tolist() == [1, 1, 1]
 

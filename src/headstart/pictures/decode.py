@@ -70,6 +70,8 @@ READABLE = ", ".join(sorted(name.lower().replace("jpeg", "jpg") for name in FORM
 _TRUNCATED = "truncated: the file ends before the picture does"
 _NOT_A_PICTURE = f"not a picture in a format headstart reads ({READABLE})"
 
+_A_LOOK = (16, 16)  # Pixels of a picture, which tell nearly every one in colour.
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -153,10 +155,10 @@ def decode(data: bytes, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
         ImageError: the bytes are not a picture that headstart reads; the text is the reason alone.
     """
     with _plain_errors(), _open(data) as image:
-        pixels = _upright_rgb(image)
+        picture = _one_channel_if_grey(_upright(image))
         if size is not None:
-            pixels = pixels.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-        return np.array(pixels, dtype=np.uint8)
+            picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+        return _rgb(picture)
 
 
 def decode_parts(
@@ -173,14 +175,11 @@ def decode_parts(
         For each size, for each box: uint8 pixels (height, width, 3). The whole picture gives what `decode` does.
     """
     with _plain_errors(), _open(data) as image:
-        pixels = _upright_rgb(image)
-        wide, high = pixels.size
+        picture = _one_channel_if_grey(_upright(image))
+        wide, high = picture.size
         places = [(left * wide, top * high, right * wide, bottom * high) for left, top, right, bottom in boxes]
         return [
-            [
-                np.array(pixels.resize((width, height), Image.Resampling.BICUBIC, box=place), dtype=np.uint8)
-                for place in places
-            ]
+            [_rgb(picture.resize((width, height), Image.Resampling.BICUBIC, box=place)) for place in places]
             for height, width in sizes
         ]
 
@@ -197,10 +196,10 @@ def thumbnail(data: bytes, longest: int) -> bytes:
     """
     with _plain_errors(), _open(data) as image:
         image.draft(image.mode, (longest, longest))  # a JPEG is decoded at an eighth of its size where that is enough
-        pixels = _upright_rgb(image)
-        pixels.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+        picture = _upright(image)
+        picture.thumbnail((longest, longest), Image.Resampling.BICUBIC)
         out = io.BytesIO()
-        pixels.save(out, "JPEG", quality=85)
+        picture.save(out, "JPEG", quality=85)
         return out.getvalue()
 
 
@@ -227,23 +226,42 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"{width} x {height} pixels; the longest side may be {MAX_SIDE}")
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
+    """In RGB, or in L where the file is grey."""
     image.load()
     orientation = None
     with contextlib.suppress(Exception):  # unreadable EXIF data is no reason to lose a picture
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    pixels = _over_white(image)
-    return pixels.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else pixels
+    picture = _over_white(image)
+    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+
+
+def _one_channel_if_grey(picture: Image.Image) -> Image.Image:
+    """A grey picture that is stored in colour, as many cameras do, in L: bit for bit the same, and resized sooner."""
+    if picture.mode == "L" or not _is_grey(picture.resize(_A_LOOK, Image.Resampling.NEAREST)):
+        return picture
+    return picture.getchannel(0) if _is_grey(picture) else picture
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    red, green, blue = picture.split()
+    return red == green == blue
+
+
+def _rgb(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """Pixels (height, width, 3) of their own, of a picture in RGB or L."""
+    pixels = np.array(picture, dtype=np.uint8)
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """To RGB; what is transparent becomes white, so that a colour hidden below it never reaches the network."""
+    """To RGB or L; what is transparent becomes white, so that a colour hidden below it never reaches the network."""
     if image.mode == "F":
         raise ImageError("floating-point grey, which has no fixed black and white; save it as 8- or 16-bit grey")
     if image.mode.startswith("I"):
         return _sixteen_bit_grey(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode in {"RGB", "L"} else image.convert("RGB")
     clear = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(clear, mask=clear)
@@ -259,7 +277,7 @@ def _sixteen_bit_grey(image: Image.Image) -> Image.Image:
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         grey[levels == clear] = 255
-    return Image.fromarray(grey).convert("RGB")
+    return Image.fromarray(grey)
 
 
 @contextlib.contextmanager
