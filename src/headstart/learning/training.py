@@ -98,8 +98,10 @@ class Trained:
         """
         size = self.candidate.image_size
         images = self.test_images[:_NUM_CHECKED]
-        pixels = np.stack([decode(read(image.path), (size, size)) for image in images])
-        answers = np.asarray(Classifier.load(path).model(pixels, training=False))
+        model = Classifier.load(path).model
+        each = (decode(read(image.path), (size, size))[None] for image in images)
+        # One at a time: all at once would be the most memory that the whole run takes.
+        answers = np.concatenate([np.asarray(model(pixels, training=False)) for pixels in each])
         difference = float(np.abs(answers - self.test_probabilities[: len(images)]).max())
         if difference > _LARGEST_DIFFERENCE:
             raise RunError(
