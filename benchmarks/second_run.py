@@ -3,9 +3,10 @@
     python benchmarks/second_run.py [--rounds 3]
 
 Every round starts with an empty store of features: a first fit on 1,980 textile pictures, the same again into another
-run folder, and then with the other 20 added. Whole-process times, and the steps that `fit --json` reports. Run it with the
-Python of an environment that holds what the README installs and no more: TensorFlow and Keras import JAX and
-scikit-learn where they find them.
+run folder, and then with the other 20 added. Whole-process times, and the steps that `fit --json` reports.
+
+Run it with the Python of an environment that holds what the README installs and no more: TensorFlow and Keras import
+JAX and scikit-learn where they find them.
 """
 
 from __future__ import annotations
