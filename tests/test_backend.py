@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -29,6 +30,28 @@ except ImportError as error:
     first, *rest = ran.stderr.splitlines()
     assert first.startswith("I0000")  # Only while something is imported.
     assert rest == ["a real problem", "before it failed", "no such library"]
+
+
+def test_what_an_import_makes_is_old_at_once_and_no_longer_frozen():
+    from headstart.networks.backend import _without_collecting
+
+    with _without_collecting():
+        assert not gc.isenabled()
+        made = [[] for _ in range(3)]
+    assert gc.isenabled()
+    assert any(each is made for each in gc.get_objects(generation=2))
+    assert gc.get_freeze_count() == 0
+    gc.disable()
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with _without_collecting():
+            pass
+        assert not gc.isenabled()  # As somebody else had it.
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 @pytest.mark.backend

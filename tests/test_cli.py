@@ -303,6 +303,13 @@ def test_help_imports_nothing_heavy():
         assert answer.err.splitlines()[-1] == "[]", arguments
 
 
+def test_what_only_tuning_asks_of_scipy_is_not_imported_before_a_scan():
+    code = (
+        "import sys, headstart.workflow; print({'scipy.optimize', 'scipy.stats'} & set(sys.modules), file=sys.stderr)"
+    )
+    assert spawn(code=code).err.splitlines()[-1] == "set()"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command):
     answer = call(*command.split(), "--help")

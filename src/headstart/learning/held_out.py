@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 _USUAL_SHARPNESS = 0.5
@@ -57,6 +56,8 @@ class HeldOut:
         So one that is too sure of itself, or not sure enough, is judged by what it tells apart. It is the inverse of a
         temperature: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
         """
+        from scipy.optimize import minimize_scalar  # It takes longer to import than all of ours; few runs sharpen.
+
         logs = self.logs
         if logs is None or not len(self):
             return self
