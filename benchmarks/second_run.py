@@ -39,7 +39,9 @@ def main() -> None:
     pictures = sorted(path for path in fetch_images("textile").rglob("*.jpg"))
     find_weights(find_backbone("MobileNetV2"))
     seconds: dict[str, list[dict[str, float]]] = {name: [] for name in RUNS}
+    imports = []
     for _ in range(options.rounds):
+        imports.append(import_keras())
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             shutil.copytree(cache_folder("weights"), folder / "cache" / "weights")
@@ -59,12 +61,22 @@ def main() -> None:
         if name != "first":
             row(f"fit, {name}: features", f"{steps['features']:.2f} s", {"again": "0.5 s", "1 % new": "1.5 s"}[name])
             row(f"fit, {name}: whole process", f"{steps['whole process']:.1f} s", "10 s" if name == "again" else "")
+            share = steps["whole process"] / statistics.median(imports)
+            row(f"fit, {name}: whole process, over importing Keras alone", f"{share:.1f}", "")
+    print(f"importing Keras alone, a process: {statistics.median(imports):.2f} s")
 
 
 def copy(path: Path, data: Path) -> None:
     target = data / path.parent.name / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(path, target)
+
+
+def import_keras() -> float:
+    """The seconds of a process that does nothing else: what the machine is worth today."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import headstart.networks.backend"], check=True, capture_output=True)
+    return time.perf_counter() - start
 
 
 def fit(folder: Path, name: str) -> dict[str, float]:

@@ -49,7 +49,7 @@ def decode_ahead(
     """
     queue: deque[tuple[Sequence[ImageFile], Future[list[Decoded | ImageError]]]] = deque()
     waiting = iter(wanted)
-    ahead = max(_LEAST_AHEAD, num_cores() * _TOGETHER)
+    ahead = max(_LEAST_AHEAD, 2 * num_cores() * _TOGETHER)  # So that each thread finds the next ones ready.
     with ThreadPoolExecutor(num_cores(), thread_name_prefix="headstart-decode") as pool:
         try:
             while True:
