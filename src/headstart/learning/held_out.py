@@ -56,11 +56,10 @@ class HeldOut:
         So one that is too sure of itself, or not sure enough, is judged by what it tells apart. It is the inverse of a
         temperature: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
         """
-        from scipy.optimize import minimize_scalar  # It takes longer to import than all of ours; few runs sharpen.
-
         logs = self.logs
         if logs is None or not len(self):
             return self
+        from scipy.optimize import minimize_scalar  # Slow to import, and few runs sharpen.
 
         def lost(log_sharpness: float) -> float:
             losses = HeldOut.of(np.exp(log_sharpness) * logs, labels, self.weights).losses

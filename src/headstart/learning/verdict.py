@@ -76,7 +76,7 @@ class Step:
         """Whether the mean makes it likely, and signed ranks are sure; ranks do not know what an image weighs."""
         if self.before.weights is not None or not self._is_gain(after, _LIKELY):
             return False
-        from scipy.stats import wilcoxon  # It takes half a second to import, and only fine-tuning asks for it.
+        from scipy.stats import wilcoxon  # Slow to import, and only fine-tuning asks for it.
 
         ranks = wilcoxon(self.before.losses, after.losses, alternative="greater")
         return bool(ranks.pvalue < 1 - LEAST_CONFIDENCE)

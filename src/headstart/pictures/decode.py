@@ -237,7 +237,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _one_channel_if_grey(picture: Image.Image) -> Image.Image:
-    """A grey picture that is stored in colour, as many cameras do, in L: bit for bit the same, and resized sooner."""
+    """A grey picture, stored in colour or not, in L: resized it is bit for bit the same, and sooner."""
     if picture.mode == "L" or not _is_grey(picture.resize(_A_LOOK, Image.Resampling.NEAREST)):
         return picture
     return picture.getchannel(0) if _is_grey(picture) else picture
