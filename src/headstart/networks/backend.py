@@ -103,7 +103,7 @@ def _without_collecting() -> Iterator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # Else somebody else's would thaw.
+        if not gc.get_freeze_count():  # Else somebody else's would thaw, or Python 3.12's own.
             gc.freeze()
             gc.unfreeze()  # What was frozen thaws into the oldest generation.
         if was_on:
