@@ -8,6 +8,7 @@ from scipy.special import softmax
 
 from headstart.features.blocks import Unheard
 from headstart.learning import basis, logistic
+from headstart.learning.lbfgs import minimize
 from headstart.learning.logistic import STRENGTHS, assign_folds, fit_linear_head
 
 
@@ -74,6 +75,38 @@ def test_the_chosen_strength_has_the_least_cross_validated_loss():
     assert losses[head.strength].mean() <= losses[best].mean() * 1.005
     np.testing.assert_allclose(head.held_out.losses, losses[head.strength], atol=0.03)
     assert 0 < head.held_out.accuracy < 1
+
+
+def test_what_is_told_apart_with_ease_is_solved_as_exactly_as_what_is_not():
+    """There the slope is small long before the loss is the least: the head kept weights a fifth from its optimum."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    features, labels = problem(240, 80, 3, noise=0.35, seed=1)
+    head = fit(features, labels, 3)
+    rows = features[:, 0].astype(np.float64)
+    standard = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    theirs = linear_model.LogisticRegression(C=head.strength, tol=1e-9, max_iter=10_000).fit(standard, labels)
+    ours = head.kernel * rows.std(axis=0)[:, None]
+    ours -= ours.mean(axis=1, keepdims=True)
+    assert np.linalg.norm(ours - theirs.coef_.T) < 0.08 * np.linalg.norm(theirs.coef_)
+
+
+def test_a_straight_line_through_the_last_two_solutions_saves_steps(monkeypatch):
+    features, labels = problem(240, 80, 3, noise=0.35, seed=1)
+    counts = []
+
+    def counting(loss_and_slope, start, **more):
+        def counted(point):
+            counts[-1] += 1
+            return loss_and_slope(point)
+
+        return minimize(counted, start, **more)
+
+    monkeypatch.setattr(logistic, "minimize", counting)
+    for ahead in (logistic._ahead, lambda path: path[-1] if path else None):
+        monkeypatch.setattr(logistic, "_ahead", ahead)
+        counts.append(0)
+        fit(features, labels, 3)
+    assert counts[0] < counts[1] / 2
 
 
 def test_a_feature_that_hardly_varies_costs_the_answers_no_digits():

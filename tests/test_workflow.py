@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import headstart
 from headstart import workflow
 from headstart.errors import DataError, RunError, UnknownNameError
+from headstart.learning.classifier import Classifier
+from headstart.learning.training import Trained
 from headstart.pictures.scan import scan
 from headstart.pictures.split import split_images
 from headstart.reporting import runs
@@ -111,7 +114,9 @@ def test_score_is_that_of_what_predict_says(journey):
     for each, row in zip(said, rows, strict=True):
         assert each["probability"] == pytest.approx(float(row["probability"]), abs=1e-4)
     report = (journey.run / "report.html").read_text(encoding="utf-8")
-    assert "model.keras, read back from disk, was asked about 4 test images" in report
+    assert (
+        "model.keras, read back from disk, was asked about the test images of which it is least certain (2)" in report
+    )
 
 
 # --- the same place again ---------------------------------------------------------------------------------------------
@@ -334,6 +339,21 @@ def test_the_other_heads_are_saved_as_they_were_scored(journey, tmp_path, monkey
     assert words in run.facts["head_note"]
     assert "model.keras, read back from disk" in run.facts["self_check"]
     assert run.evaluation.accuracy > 0.5
+
+
+@pytest.mark.parametrize("answer", [[1, 0], [np.nan, np.nan]], ids=["certain of all", "no number"])
+def test_a_saved_model_is_asked_where_a_difference_shows(tmp_path, monkeypatch, answer):
+    """Four pictures of one class, all certain, say nothing: a model that knows no other class answers the same."""
+    pictures = [SimpleNamespace(path=paint(tmp_path / f"{seed}.png", (200, 0, 0), seed)) for seed in range(6)]
+    trained = SimpleNamespace(
+        candidate=SimpleNamespace(image_size=24),
+        test_images=pictures,
+        test_probabilities=np.array([[1, 0], [1, 0], [1, 0], [1, 0], [0.9, 0.1], [0, 1]]),
+    )
+    saved = SimpleNamespace(model=lambda pixels, training: np.array([answer], np.float32))
+    monkeypatch.setattr(Classifier, "load", lambda path: saved)
+    with pytest.raises(RunError, match="does not give the answers that were scored"):
+        Trained.check_saved(trained, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 The features are standardised and turned onto their principal axes once; an L2 penalty does not care about the turn.
 There the curvature of the loss is nearly diagonal and known beforehand, so scaling each axis by it lets L-BFGS
-converge in a handful of steps, and each strength starts from the one before.
+converge in a handful of steps. Each strength starts where a straight line through the solutions of the two before it
+leads: along the logarithm of the strength the path of solutions is nearly straight (a predictor, as in Park, Hastie
+2007, "L1-regularization path algorithm for generalized linear models").
 """
 
 from __future__ import annotations
@@ -107,15 +109,17 @@ def fit_linear_head(
     targets = labels.astype(np.float32) if several else np.eye(num_classes, dtype=np.float32)[labels]
     folds = assign_folds(labels, units, seed=seed)
     if folds.max() == 0:
-        strength, held_out = min(_FALLBACK_STRENGTH, restraint.most_strength), HeldOut.nothing()
+        chosen = _Chosen(min(_FALLBACK_STRENGTH, restraint.most_strength), HeldOut.nothing())
     else:
         strengths = [each for each in STRENGTHS if each <= restraint.most_strength]
-        strength, held_out = _cross_validate(basis, labels, targets, folds, strengths, counted)
+        chosen = _cross_validate(basis, labels, targets, folds, strengths, counted)
     every_image = counted.of_images(labels)[:, None]
-    solution = _solve(basis, targets, every_image, strength, None, _TOLERANCE, is_multi_label=several)
+    solution = _solve(
+        basis, targets, every_image, chosen.strength, chosen.solution, chosen.tolerance, is_multi_label=several
+    )
     solution[..., -1] -= counted.shift[:, None]
     kernel, bias = basis.unfold(solution[:, 0])
-    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), strength, held_out, several)
+    return LinearHead(kernel.astype(np.float32), bias.astype(np.float32), chosen.strength, chosen.held_out, several)
 
 
 def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
@@ -137,6 +141,23 @@ def assign_folds(labels: Labels, units: Labels, *, seed: int) -> Labels:
     return np.array([fold_of_unit[unit] for unit in units.tolist()])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """What cross-validation settled on.
+
+    Attributes:
+        strength: of least log loss.
+        held_out: what is said of each image there.
+        solution: (k, 1, r + 1), the average of the folds': where the one of all images is looked for; None: anywhere.
+        tolerance: how exactly that has to be found.
+    """
+
+    strength: float
+    held_out: HeldOut
+    solution: Matrix | None = None
+    tolerance: float = _TOLERANCE
+
+
 def _cross_validate(
     basis: Basis,
     labels: Labels,
@@ -144,19 +165,20 @@ def _cross_validate(
     folds: Labels,
     strengths: Sequence[float],
     counted: ClassWeights,
-) -> tuple[float, HeldOut]:
-    """The strength of least log loss, and what is said of each image there."""
+) -> _Chosen:
+    """The strength of least log loss, and what was found there."""
     every = np.arange(len(labels))
     trained_on = (folds[:, None] != np.arange(folds.max() + 1)) * counted.of_images(labels)[:, None]
     shift, judging = counted.shift[:, None, None], counted.judging(labels)
-    best, least = (strengths[0], HeldOut.nothing()), np.inf
-    solution, worse = None, 0
+    best, least, worse = _Chosen(strengths[0], HeldOut.nothing()), np.inf, 0
+    path: list[Matrix] = []
     several = labels.ndim == 2
     even_loss = targets.shape[1] * np.log(2) if several else np.log(targets.shape[1])
     for strength in strengths:
         # Where the loss is small its slope is small everywhere: the tolerance has to shrink with it.
         tolerance = _TOLERANCE * min(1.0, least / even_loss)
-        solution = _solve(basis, targets, trained_on, strength, solution, tolerance, is_multi_label=several)
+        solution = _solve(basis, targets, trained_on, strength, _ahead(path), tolerance, is_multi_label=several)
+        path = [*path[-1:], solution]
         logits = _products(solution[..., :-1], basis.rows) + solution[..., -1:] - shift
         if several:
             held_out = multi_label.held_out(logits[:, folds, every], labels)
@@ -168,10 +190,17 @@ def _cross_validate(
         worse = 0 if better else worse + 1
         if better:
             least = float(held_out.losses.mean())
-            best = (strength, held_out)
+            best = _Chosen(strength, held_out, solution.mean(axis=1, keepdims=True), tolerance)
         if worse == _PATIENCE:
             break
     return best
+
+
+def _ahead(path: Sequence[Matrix]) -> Matrix | None:
+    """Where the next solution is to be expected, from the last two; the strengths are evenly spaced in logarithm."""
+    if len(path) < 2:
+        return path[-1] if path else None
+    return 2 * path[-1] - path[-2]
 
 
 def _solve(
