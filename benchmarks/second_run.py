@@ -3,9 +3,9 @@
     python benchmarks/second_run.py [--rounds 3]
 
 Every round starts with an empty store of features: a first fit on 1,980 textile pictures, the same again into another
-run folder, and then with the other 20 added. Whole-process times, and the steps that `fit --json` reports. Beside them stands
-what Keras alone takes for its part, without a picture or a head: to be imported, to build that network, save it, read it
-back and ask it once.
+run folder, and then with the other 20 added. Whole-process times, and the steps that `fit --json` reports. Beside them
+stands what Keras alone takes for its part, without a picture or a head: to be imported, to build that network, save it,
+read it back and ask it once.
 
 Run it with the Python of an environment that holds what the README installs and no more: TensorFlow and Keras import
 JAX and scikit-learn where they find them.
