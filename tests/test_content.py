@@ -24,7 +24,7 @@ def test_content_is_what_the_files_say(run):
     assert [each.name for each in content.skipped] == ["red/broken.png"]
     assert dict(content.recipe)["image size"] == "64 px"
     assert "of 6 test" not in content.self_check
-    assert "least certain (2)" in content.self_check
+    assert "least certain (4)" in content.self_check
 
 
 def copy_with_mistake(run, tmp_path, name):

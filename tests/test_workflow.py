@@ -115,7 +115,7 @@ def test_score_is_that_of_what_predict_says(journey):
         assert each["probability"] == pytest.approx(float(row["probability"]), abs=1e-4)
     report = (journey.run / "report.html").read_text(encoding="utf-8")
     assert (
-        "model.keras, read back from disk, was asked about the test images of which it is least certain (2)" in report
+        "model.keras, read back from disk, was asked about the test images of which it is least certain (4)" in report
     )
 
 
