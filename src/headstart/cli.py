@@ -31,8 +31,6 @@ app = typer.Typer(
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 
-_SELDOM = 50  # Looks at the younger objects for one at all of them; Python's own number is 10.
-
 # Typer carries Click's errors with it, or takes them from Click, and exports only this child of theirs.
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
@@ -250,9 +248,7 @@ app.command()(models)
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 a problem with what was given, 2 usage, 130 interrupted."""
     terminal.prepare()
-    # TensorFlow is a million objects and no garbage. Looking through them all takes half a second: it is done when so
-    # many are new that it may pay, which a `fit` on stored features does not come to, and not at all on leaving.
-    gc.set_threshold(*gc.get_threshold()[:2], _SELDOM)
+    # Else Python, on leaving, looks through all of TensorFlow for garbage, which takes most of a second.
     atexit.register(gc.freeze)
     sys.exit(run(sys.argv[1:]))
 
