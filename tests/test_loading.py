@@ -60,7 +60,8 @@ def keras_own(spec, size, path, monkeypatch):
 
 
 def run(model, pixels):
-    return np.asarray(model(pixels, training=False))  # Eager: a deep network takes longer to be traced than to run.
+    # Eager: a deep network takes longer to be traced than to run.
+    return keras.ops.convert_to_numpy(model(pixels, training=False))
 
 
 def noise(size, number=2):
