@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from headstart.cache import cache_folder, file_sha256, write_atomically
+from headstart.cache import cache_folder, code_sha256, file_sha256, read_sealed, write_atomically, write_sealed
 
 
 def test_lies_where_the_environment_says(tmp_path, monkeypatch):
@@ -90,3 +90,35 @@ def test_hashes_a_file(tmp_path):
     data = bytes(range(256)) * 5000
     (tmp_path / "file.bin").write_bytes(data)
     assert file_sha256(tmp_path / "file.bin") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 5])
+def test_what_is_sealed_is_read_back_and_nothing_else_is(tmp_path, data):
+    path = tmp_path / "new" / "file"
+    assert read_sealed(path) is None
+    write_sealed(path, memoryview(data))
+    assert read_sealed(path) == data
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        assert read_sealed(path) is None
+    for other in (whole[:-1], whole + b"x", whole[:31], b""):
+        path.write_bytes(other)
+        assert read_sealed(path) is None
+
+
+def test_what_cannot_be_read_is_no_missing_file(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        read_sealed(tmp_path)
+
+
+def test_any_change_of_the_code_is_another_hash(tmp_path):
+    def hash_of(folder, **files):
+        (tmp_path / folder).mkdir()
+        for name, text in files.items():
+            (tmp_path / folder / f"{name}.py").write_text(text)
+        return code_sha256(tmp_path / folder)
+
+    assert hash_of("one", a="1", b="2") == hash_of("the same", a="1", b="2")
+    others = ({"a": "1", "b": "3"}, {"a": "1", "c": "2"}, {"a": "1"}, {"a": "12"}, {"a": "", "b": "12"}, {})
+    assert len({hash_of(f"other {number}", **files) for number, files in enumerate(others)}) == len(others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from headstart.errors import DataError
 from headstart.pictures.decode import decode
 from headstart.pictures.folder import Skipped
 from headstart.pictures.problems import conflicting_duplicates, duplicates
-from headstart.pictures.scan import scan
+from headstart.pictures.scan import examine, scan
 from pictures_samples import no_privileges, open_folder, picture, sample, write
 
 
@@ -38,6 +39,28 @@ def complaint(data):
     with pytest.raises(DataError) as caught:
         scan(data)
     return str(caught.value).replace(f"{Path(data).parent}/", "")
+
+
+@pytest.mark.parametrize(("takes", "handed_over"), [("long", True), ("no time", False)])
+def test_files_that_take_long_are_read_beside_each_other(tmp_path, monkeypatch, takes, handed_over):
+    for number in range(40):
+        write(tmp_path / "ab"[number % 2] / f"{number}.png", number)
+    (tmp_path / "b" / "35.png").write_text("no picture")
+    threads = {}
+
+    def watched(image):
+        threads[image.name] = threading.current_thread()
+        return examine(image)
+
+    expected = scan(tmp_path)
+    monkeypatch.setattr("headstart.pictures.scan.examine", watched)
+    monkeypatch.setattr("headstart.pictures.scan._WORTH_A_THREAD", 0.0 if takes == "long" else 60.0)
+    steps = []
+    assert scan(tmp_path, progress=lambda *step: steps.append(step[1:])) == expected
+    assert steps == [(32, 40), (40, 40)]
+    assert len(expected.images) == 39
+    elsewhere = [thread for thread in threads.values() if thread is not threading.current_thread()]
+    assert len(elsewhere) == (8 if handed_over else 0)
 
 
 # Layouts
@@ -382,7 +405,7 @@ def test_progress_reaches_the_total(photos):
         write(photos / f"cat/{seed}.png", seed)
     calls = []
     scan(photos, progress=lambda *call: calls.append(call))
-    assert calls == [("Reading files", 256, 304), ("Reading files", 304, 304)]
+    assert calls == [("Reading files", done, 304) for done in (32, 288, 304)]
 
 
 def test_duplicates(photos):

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from headstart import terminal
-from headstart.cache import locked
+from headstart.cache import locked, write_sealed
 from headstart.errors import CacheError
 from headstart.features import upkeep
 from headstart.features.store import FeatureKey, FeatureStore, shard_indexes
-from headstart.features.upkeep import compiled_networks, list_stores, prune, stores_folder, verify
+from headstart.features.upkeep import compiled_networks, fitted_heads, list_stores, prune, stores_folder, verify
 from journey import call
 
 KEY = FeatureKey("MobileNetV2", "f" * 64, "torch", 225, "pooled", "1", "keras 3", "as_is")
@@ -279,7 +279,7 @@ def test_prune_of_nothing_writes_nothing(own_cache):
     answer = call("cache", "prune", "--max-size", "0", "--damaged", "--json")
     assert answer.code == 0
     assert answer.json == {
-        "folder": str(stores_folder()), "removed": [], "damaged": [], "num_networks": 0, "num_leftovers": 0, "freed_bytes": 0, "bytes": 0
+        "folder": str(stores_folder()), "removed": [], "damaged": [], "num_networks": 0, "num_heads": 0, "num_leftovers": 0, "freed_bytes": 0, "bytes": 0
     }  # fmt: skip
     assert call("cache", "verify").code == call("cache", "list").code == 0
     assert not own_cache.exists()
@@ -395,19 +395,82 @@ def test_who_reads_while_others_prune_and_add_gets_right_rows_or_the_error():
     assert not verify().damaged
 
 
-def test_compiled_networks_go_before_features(tmp_path):
-    root = tmp_path / "features"
-    FeatureStore(KEY, root).add({"a": np.zeros(3, np.float32)})
-    size = list_stores(root)[0].num_bytes
-    (tmp_path / "engines").mkdir()
-    for number, name in enumerate(("late", "early", "later")):
-        blob = tmp_path / "engines" / f"{name}.blob"
-        blob.write_bytes(bytes(1000))
-        os.utime(blob, (1000 + number * (-1) ** number * 10,) * 2)
-    assert [blob.stem for blob in compiled_networks(root)] == ["early", "late", "later"]
-    assert prune(root=root).num_networks == 0
-    done = prune(size + 1500, root=root)
-    assert (done.num_networks, done.stores, done.freed_bytes, done.kept_bytes) == (2, (), 2000, size + 1000)
-    assert [blob.stem for blob in compiled_networks(root)] == ["later"]
-    done = prune(0, root=root)
-    assert (done.num_networks, len(done.stores), done.kept_bytes) == (1, 1, 0)
+def spare(folder, name, when, data=bytes(968)):
+    """A network or a head of 1,000 bytes."""
+    path = stores_folder().with_name(folder) / name
+    write_sealed(path, data)
+    os.utime(path, (when, when))
+    return path
+
+
+def test_networks_and_heads_go_before_features_by_their_last_use():
+    store = store_of("as_is")
+    store.add(rows_of("a"))
+    os.utime(store.folder / "key.json", (0, 0))
+    size = bytes_in(store.folder)
+    late, early, later = (spare("engines", f"{when}.blob", when) for when in (20, 10, 40))
+    head = spare("heads", "30.head", 30)
+    assert compiled_networks() == [early, late, later]
+    assert fitted_heads() == [head]
+    assert prune().kept_bytes == size + 4000
+    done = prune(size + 1500)
+    assert (done.num_networks, done.num_heads, done.stores) == (2, 1, ())
+    assert (done.freed_bytes, done.kept_bytes) == (3000, size + 1000)
+    assert compiled_networks() == [later]
+    assert fitted_heads() == []
+    done = prune(0)
+    assert (done.num_networks, done.num_heads, len(done.stores), done.kept_bytes) == (1, 0, 1, 0)
+
+
+def test_commands_count_networks_and_heads():
+    store_of("as_is").add(rows_of("a"))
+    spare("engines", "a.blob", 10)
+    spare("heads", "b.head", 20)
+    spare("heads", "c.head", 30)
+    answer = call("cache", "list", "--json")
+    plain = answer.json
+    assert (plain["num_networks"], plain["network_bytes"], plain["num_heads"], plain["head_bytes"]) == (
+        1,
+        1000,
+        2,
+        2000,
+    )
+    assert f"2 fitted heads, 0.0 MB: {stores_folder().with_name('heads')}" in answer.err
+    answer = call("cache", "verify", "--json")
+    assert answer.json["num_files"] == 4
+    assert "1 file of features and 3 of networks and heads, 0.0 MB, read in" in answer.err
+    answer = call("cache", "prune", "--max-size", "0", "--json")
+    assert (answer.json["num_networks"], answer.json["num_heads"]) == (1, 2)
+    assert "1 compiled network, 2 fitted heads; 0.0 MB." in answer.err
+
+
+@pytest.mark.parametrize(("folder", "name"), [("engines", "a.blob"), ("heads", "a.head")])
+@pytest.mark.parametrize("harm", ["flipped", "torn", "empty"])
+def test_a_damaged_network_or_head_is_named_and_removed(folder, name, harm):
+    path, whole = spare(folder, name, 10), spare(folder, f"whole {name}", 20)
+    if harm == "flipped":
+        flip_last_byte(path)
+    else:
+        path.write_bytes(path.read_bytes()[:-1] if harm == "torn" else b"")
+    assert prune().freed_bytes == 0
+    answer = call("cache", "verify", "--json")
+    assert answer.code == 1
+    assert answer.json["damaged"] == [{"path": str(path), "problem": "not what was written"}]
+    assert call("cache", "prune", "--damaged").code == 0
+    assert (path.exists(), whole.exists()) == (False, True)
+    assert call("cache", "verify").code == 0
+
+
+def test_prune_removes_networks_and_heads_that_were_never_finished_once_they_are_old():
+    head = spare("heads", "a.head", 10)
+    parts = [head.with_name(".b.head.xyz.part"), stores_folder().with_name("engines") / ".a.blob.xyz.part"]
+    for part in parts:
+        part.parent.mkdir(exist_ok=True)
+        part.write_bytes(b"half")
+    assert prune().num_leftovers == 0
+    for part in parts:
+        age(part)
+    done = prune()
+    assert (done.num_leftovers, done.freed_bytes) == (2, 8)
+    assert not any(part.exists() for part in parts)
+    assert head.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import tempfile
@@ -14,10 +15,11 @@ from typing import BinaryIO
 import platformdirs
 
 _UMASK_LOCK = threading.Lock()
+_SEAL_BYTES = 32  # Of SHA-256.
 
 
 def cache_folder(part: str) -> Path:
-    """The folder of one part of the cache ("weights", "features"): under ``HEADSTART_CACHE``, else the platform's."""
+    """The folder of one part of the cache ("weights", "heads", ...): under ``HEADSTART_CACHE``, else the platform's."""
     chosen = os.environ.get("HEADSTART_CACHE")
     root = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("headstart", appauthor=False)
     return root / part
@@ -49,6 +51,27 @@ def put_in_place(finished: Path, path: Path) -> None:
     finished.chmod(0o666 & ~_umask())
     finished.replace(path)
     _flush_folder(path.parent)
+
+
+def write_sealed(path: Path, data: bytes | memoryview) -> None:
+    """Write a file atomically, a hash of the data before it, by which `read_sealed` knows it again."""
+    with write_atomically(path) as file:
+        file.write(hashlib.sha256(data).digest())
+        file.write(data)
+
+
+def read_sealed(path: Path) -> memoryview | None:
+    """What `write_sealed` wrote; None where there is no such file, or where it is not what was written.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    try:
+        read = memoryview(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    seal, data = read[:_SEAL_BYTES], read[_SEAL_BYTES:]
+    return data if hashlib.sha256(data).digest() == seal else None
 
 
 def unfinished(path: Path, suffix: str = "") -> Path:
@@ -97,6 +120,17 @@ def file_hashes(path: Path) -> tuple[str, str]:
             sha256.update(chunk)
             md5.update(chunk)
     return sha256.hexdigest(), md5.hexdigest()
+
+
+@functools.cache
+def code_sha256(folder: Path) -> str:
+    """The hash of the Python code in a folder: what it made is kept under it, so that a change is never missed."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        code = path.read_bytes()
+        digest.update(f"{path.name} {len(code)}\n".encode())
+        digest.update(code)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -21,7 +21,7 @@ _SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})|0", re.IGNORECASE |
 @cache_app.command("list")
 def cache_list(as_json: Json = False) -> None:
     """List the stored features: of which network, how many images, how large, when they were last used."""
-    from headstart.features.upkeep import compiled_networks, list_stores, stores_folder
+    from headstart.features.upkeep import compiled_networks, fitted_heads, list_stores, size_of, stores_folder
 
     with terminal.bar() as progress:
         stores = list_stores(progress=progress)
@@ -31,30 +31,35 @@ def cache_list(as_json: Json = False) -> None:
         for store in stores
     ]  # fmt: skip
     total = sum(store.num_bytes for store in stores)
-    networks = compiled_networks()
-    compiled = sum(path.stat().st_size for path in networks)
+    networks, heads = compiled_networks(), fitted_heads()
+    compiled, fitted = size_of(networks), size_of(heads)
     if as_json:
         facts = {"folder": str(stores_folder()), "bytes": total, "stores": rows}
-        terminal.print_json({**facts, "num_networks": len(networks), "network_bytes": compiled})
+        counts = {"num_networks": len(networks), "network_bytes": compiled}
+        terminal.print_json({**facts, **counts, "num_heads": len(heads), "head_bytes": fitted})
     elif rows:
         terminal.show_stores(stores)
     terminal.say(f"{_count(len(rows), 'set')} of features, {total / 1e6:,.1f} MB: {stores_folder()}")
     if networks:
         terminal.say(f"{_count(len(networks), 'compiled network')}, {compiled / 1e6:,.1f} MB: {networks[0].parent}")
+    if heads:
+        terminal.say(f"{_count(len(heads), 'fitted head')}, {fitted / 1e6:,.1f} MB: {heads[0].parent}")
 
 
 @cache_app.command("verify")
 def cache_verify(as_json: Json = False) -> None:
-    """Read all stored features and hold them against the hashes that were written with them."""
+    """Read all stored features, networks and heads, and hold them against the hashes that were written with them."""
     from headstart.features.upkeep import stores_folder, verify
 
     with terminal.transfers() as progress:
         found = verify(progress=progress)
     _show_damaged(found.damaged)
     files = _count(found.num_shards, "file")
-    terminal.say(f"{files} of features, {found.num_bytes / 1e6:,.1f} MB, read in {stores_folder()}")
+    spares = f" and {found.num_spares:,} of networks and heads" if found.num_spares else ""
+    terminal.say(f"{files} of features{spares}, {found.num_bytes / 1e6:,.1f} MB, read in {stores_folder().parent}")
     if as_json:
-        facts = {"folder": str(stores_folder()), "num_files": found.num_shards, "bytes": found.num_bytes}
+        num_files = found.num_shards + found.num_spares
+        facts = {"folder": str(stores_folder()), "num_files": num_files, "bytes": found.num_bytes}
         terminal.print_json({**facts, "damaged": _plain(found.damaged)})
     if found.damaged:
         raise HeadstartError(
@@ -81,14 +86,17 @@ def cache_prune(
     removed = [_count(len(done.stores), "set") + " of features", _count(done.num_leftovers, "leftover file")]
     if done.num_networks:
         removed.append(_count(done.num_networks, "compiled network"))
+    if done.num_heads:
+        removed.append(_count(done.num_heads, "fitted head"))
     if damaged:
         removed.append(_count(len(done.damaged), "damaged file"))
     terminal.say(f"Removed: {', '.join(removed)}; {done.freed_bytes / 1e6:,.1f} MB.")
-    terminal.say(f"{done.kept_bytes / 1e6:,.1f} MB are left: {stores_folder()}")
+    terminal.say(f"{done.kept_bytes / 1e6:,.1f} MB are left: {stores_folder().parent}")
     if as_json:
         facts = {"folder": str(stores_folder()), "removed": [str(folder) for folder in done.stores]}
         counts = {
             "num_networks": done.num_networks,
+            "num_heads": done.num_heads,
             "num_leftovers": done.num_leftovers,
             "freed_bytes": done.freed_bytes,
             "bytes": done.kept_bytes,

@@ -1,5 +1,7 @@
 """What is in the store of features, whether it still is what was written, and how room is made.
 
+Beside the features lie compiled networks and fitted heads, each a sealed file that is made again in seconds.
+
 One may look and remove while others read and add: removing holds the lock that adding holds, and who is reading gets
 right rows or a `CacheError`. Only files that the store writes are ever removed.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 import time
@@ -16,11 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.cache import cache_folder, locked
+from headstart.cache import cache_folder, locked, read_sealed
 from headstart.features.store import read_index, shard_indexes
 from headstart.progress import Progress, silent
 
 _KEY_NAME = "key.json"
+_SPARES = {".blob": "engines", ".head": "heads"}  # What is made again in seconds, and where it lies.
 _STORE_NAME = re.compile(r"[0-9a-f]{32}")  # See `FeatureKey.digest`.
 _OLD_SECONDS = 3600.0  # Nobody takes so long to write a shard, so what is unfinished after that stays so.
 
@@ -62,12 +66,14 @@ class Verified:
     """What `verify` found.
 
     Attributes:
-        num_shards: how many were read.
-        num_bytes: how much that was.
+        num_shards: how many files of features were read.
+        num_spares: how many networks and heads.
+        num_bytes: how much all of that was.
         damaged: what is not as it was written.
     """
 
     num_shards: int
+    num_spares: int
     num_bytes: int
     damaged: tuple[Damaged, ...]
 
@@ -80,6 +86,7 @@ class Pruned:
         stores: the folders whose features are gone, least recently used first.
         damaged: files that were not what was written.
         num_networks: compiled networks.
+        num_heads: fitted heads.
         num_leftovers: files of writers that died.
         freed_bytes: what all of those took.
         kept_bytes: what is left.
@@ -88,6 +95,7 @@ class Pruned:
     stores: tuple[Path, ...]
     damaged: tuple[Damaged, ...]
     num_networks: int
+    num_heads: int
     num_leftovers: int
     freed_bytes: int
     kept_bytes: int
@@ -100,8 +108,12 @@ def stores_folder() -> Path:
 
 def compiled_networks(root: Path | None = None) -> list[Path]:
     """The networks that were compiled for this machine, least recently used first; they lie beside all features."""
-    folder = (root or stores_folder()).with_name("engines")
-    return sorted(folder.glob("*.blob"), key=lambda blob: _modified(blob, 0.0))
+    return _by_use((root or stores_folder()).with_name("engines").glob("*.blob"))
+
+
+def fitted_heads(root: Path | None = None) -> list[Path]:
+    """The heads that were fitted, least recently used first; they lie beside all features."""
+    return _by_use((root or stores_folder()).with_name("heads").glob("*.head"))
 
 
 def list_stores(root: Path | None = None, *, progress: Progress = silent) -> list[Stored]:
@@ -116,13 +128,13 @@ def list_stores(root: Path | None = None, *, progress: Progress = silent) -> lis
     for number, folder in enumerate(folders, 1):
         shards = (read_index(index) for index in shard_indexes(folder))
         images = {image for shard in shards if shard for image in shard.images}
-        stores.append(Stored(folder, _read_key(folder), len(images), _size(_files(folder)), _last_used(folder)))
+        stores.append(Stored(folder, _read_key(folder), len(images), size_of(_files(folder)), _last_used(folder)))
         progress("Looking at stored features", number, len(folders))
     return sorted(stores, key=lambda store: store.last_used, reverse=True)
 
 
 def verify(root: Path | None = None, *, progress: Progress = silent) -> Verified:
-    """Read every shard and hold it against the hash that was written with it.
+    """Read every shard, network and head, and hold each against the hash that was written with it.
 
     Args:
         root: the folder of all stores; the cache's by default.
@@ -130,25 +142,27 @@ def verify(root: Path | None = None, *, progress: Progress = silent) -> Verified
     """
     folders = _folders(root)
     indexes = [index for folder in folders for index in shard_indexes(folder)]
-    sizes = [_size([index.with_suffix(".npy")]) for index in indexes]
+    spares = [*compiled_networks(root), *fitted_heads(root)]
+    sizes = [size_of([index.with_suffix(".npy")]) for index in indexes] + [size_of([spare]) for spare in spares]
     done, total = 0, sum(sizes)
     damaged = [each for folder in folders if (each := _problem_of_key(folder))]
-    for index, size in zip(indexes, sizes, strict=True):
-        if each := _problem_of_shard(index):
+    problems = itertools.chain(map(_problem_of_shard, indexes), map(_problem_of_spare, spares))
+    for each, size in zip(problems, sizes, strict=True):
+        if each:
             damaged.append(each)
         done += size
         progress("Checking stored features", done, total)
-    return Verified(len(indexes), total, tuple(damaged))
+    return Verified(len(indexes), len(spares), total, tuple(damaged))
 
 
 def prune(
     max_bytes: int | None = None, *, damaged: bool = False, root: Path | None = None, progress: Progress = silent
 ) -> Pruned:
-    """Remove what writers that died left behind; then, least recently used first, networks, and features of whole keys.
+    """Remove what writers that died left behind; then, least recently used first, networks and heads, and features.
 
     Args:
-        max_bytes: how much features and compiled networks may take in the end; None removes none. The networks go
-            first: each is made again in seconds.
+        max_bytes: how much all of it may take in the end; None removes none. Networks and heads go first: each is made
+            again in seconds. Then go the features of whole keys.
         damaged: whether to read everything and remove what is damaged too; it counts as not there anyway.
         root: the folder of all stores; the cache's by default.
         progress: told how much was read, and if another process has to be waited for.
@@ -157,25 +171,20 @@ def prune(
         OSError: a file may not be removed.
     """
     bad = verify(root, progress=progress).damaged if damaged else ()
-    num_leftovers = freed = 0
-    for folder in _folders(root):
-        broken = [half for each in bad if each.path.parent == folder for half in _whole(each.path)]
-        if broken or _leftovers(folder):
-            with _alone(folder, progress):
-                leftovers = _leftovers(folder)
-                freed += _remove(leftovers) + _remove(broken)
-            num_leftovers += len(leftovers)
-    sizes = {folder: _size(_files(folder)) for folder in sorted(_folders(root), key=_last_used)}
-    networks = compiled_networks(root)
-    kept = sum(sizes.values()) + _size(networks)
-    gone, num_networks = [], 0
-    for network in networks:
-        if max_bytes is None or kept <= max_bytes:
+    num_leftovers, freed = _remove_rubbish(bad, root, progress)
+    sizes = {folder: size_of(_files(folder)) for folder in sorted(_folders(root), key=_last_used)}
+    spares = _by_use([*compiled_networks(root), *fitted_heads(root)])
+    kept = sum(sizes.values()) + size_of(spares)
+    most = kept if max_bytes is None else max_bytes
+    gone_spares, gone = [], []
+    for spare in spares:
+        if kept <= most:
             break
-        size = _remove([network])
-        kept, freed, num_networks = kept - size, freed + size, num_networks + 1
+        size = _remove([spare])
+        kept, freed = kept - size, freed + size
+        gone_spares.append(spare.suffix)
     for folder, size in sizes.items():
-        if max_bytes is None or kept <= max_bytes:
+        if kept <= most:
             break
         with _alone(folder, progress):
             freed += _remove(_files(folder))
@@ -183,7 +192,24 @@ def prune(
                 folder.rmdir()
         kept -= size
         gone.append(folder)
-    return Pruned(tuple(gone), bad, num_networks, num_leftovers, freed, kept)
+    networks, heads = map(gone_spares.count, _SPARES)
+    return Pruned(tuple(gone), bad, networks, heads, num_leftovers, freed, kept)
+
+
+def _remove_rubbish(damaged: Iterable[Damaged], root: Path | None, progress: Progress) -> tuple[int, int]:
+    """Remove what is damaged, and what writers that died left: how many files those are, and the bytes of all."""
+    bad = [each.path for each in damaged]
+    leftovers = _leftover_spares(root)
+    freed = _remove([*leftovers, *(path for path in bad if path.suffix in _SPARES)])
+    num_leftovers = len(leftovers)
+    for folder in _folders(root):
+        broken = [half for path in bad if path.parent == folder for half in _whole(path)]
+        if broken or _leftovers(folder):
+            with _alone(folder, progress):
+                leftovers = _leftovers(folder)
+                freed += _remove(leftovers) + _remove(broken)
+            num_leftovers += len(leftovers)
+    return num_leftovers, freed
 
 
 def _folders(root: Path | None) -> list[Path]:
@@ -213,6 +239,13 @@ def _leftovers(folder: Path) -> list[Path]:
     return [path for path in unfinished if _modified(path, old) < old]
 
 
+def _leftover_spares(root: Path | None) -> list[Path]:
+    """Networks and heads that were never finished."""
+    old = time.time() - _OLD_SECONDS
+    folders = [(root or stores_folder()).with_name(name) for name in _SPARES.values()]
+    return [part for folder in folders for part in folder.glob(".*.part") if _modified(part, old) < old]
+
+
 def _whole(path: Path) -> list[Path]:
     """Both halves of a shard, of which neither is of use alone; the index goes first."""
     return [path] if path.name == _KEY_NAME else [path.with_suffix(".json"), path.with_suffix(".npy")]
@@ -227,6 +260,14 @@ def _problem_of_shard(index: Path) -> Damaged | None:
     if shard is None:
         return Damaged(index, "not what was written")
     return Damaged(shard.path, "not what was written" if shard.path.exists() else "missing")
+
+
+def _problem_of_spare(path: Path) -> Damaged | None:
+    try:
+        damaged = read_sealed(path) is None and path.exists()
+    except OSError:
+        damaged = True
+    return Damaged(path, "not what was written") if damaged else None
 
 
 def _problem_of_key(folder: Path) -> Damaged | None:
@@ -249,6 +290,11 @@ def _last_used(folder: Path) -> float:
     return _modified(folder / _KEY_NAME, 0.0) or _modified(folder, 0.0)
 
 
+def _by_use(files: Iterable[Path]) -> list[Path]:
+    """Least recently used first."""
+    return sorted(files, key=lambda path: _modified(path, 0.0))
+
+
 def _modified(path: Path, otherwise: float) -> float:
     try:
         return path.stat().st_mtime
@@ -256,7 +302,8 @@ def _modified(path: Path, otherwise: float) -> float:
         return otherwise
 
 
-def _size(files: Iterable[Path]) -> int:
+def size_of(files: Iterable[Path]) -> int:
+    """How many bytes they take."""
     total = 0
     for path in files:
         with contextlib.suppress(OSError):  # As above.

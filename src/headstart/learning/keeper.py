@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.cache import write_atomically
+from headstart.cache import read_sealed, write_sealed
 from headstart.errors import RunError
 
 Arrays = Mapping[str, Sequence[npt.NDArray[Any]]]
-
-_DIGEST_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +66,9 @@ class Keeper:
         stream = io.BytesIO()
         flat = {f"{name}.{number}": value for name, values in arrays.items() for number, value in enumerate(values)}
         np.savez(stream, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **flat)  # type: ignore[arg-type]
-        data = stream.getbuffer()
         path = self._paths[self._count % 2]
         try:
-            with write_atomically(path) as file:
-                file.write(hashlib.sha256(data).digest())
-                file.write(data)
+            write_sealed(path, stream.getbuffer())
         except OSError as error:
             raise RunError(f"The state of the training cannot be written to {path}: {error.strerror}.") from error
 
@@ -100,10 +95,10 @@ class Keeper:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[npt.NDArray[Any]]]] | None:
     try:
-        data = path.read_bytes()
-        if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
+        data = read_sealed(path)
+        if data is None:
             return None
-        with np.load(io.BytesIO(data[_DIGEST_BYTES:]), allow_pickle=False) as stored:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             header = json.loads(stored["header"].tobytes())
             names = header["names"]
             return header, {name: [stored[f"{name}.{number}"] for number in range(names[name])] for name in names}

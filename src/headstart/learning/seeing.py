@@ -16,7 +16,8 @@ from headstart.features.latency import glance
 from headstart.features.pooling import ACTIVATIONS, POOLED, has_two_scales, lower_model, pooled_blocks
 from headstart.learning.choosing import Candidate, Choice, choose_candidate
 from headstart.learning.held_out import HeldOut
-from headstart.learning.logistic import FREE, LinearHead, Restraint, fit_linear_head
+from headstart.learning.kept_heads import linear_head
+from headstart.learning.logistic import FREE, LinearHead, Restraint
 from headstart.learning.nearest import fit_nearest_head
 from headstart.learning.ridge import gain_from_all, leave_one_out
 from headstart.learning.weighing import Weighed, fit_weighed
@@ -183,8 +184,8 @@ class Lesson:
     blocks: tuple[int, ...]
 
     def linear_head(self, seed: int, restraint: Restraint = FREE) -> LinearHead:
-        """The head that is shipped."""
-        return fit_linear_head(
+        """The head that is shipped; see `kept_heads`."""
+        return linear_head(
             self.features,
             self.labels,
             self.num_classes,

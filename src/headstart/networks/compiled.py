@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headstart.cache import cache_folder, write_atomically
+from headstart.cache import cache_folder, read_sealed, write_atomically, write_sealed
 from headstart.errors import DataError, GuardError
 from headstart.machine import num_cores
 from headstart.networks.backend import keras
@@ -294,26 +294,23 @@ def _digest(*texts: str) -> str:
 
 
 def _keep(compiled: Any, path: Path) -> None:
-    """A hash of its own stands before it. A cache that cannot be written costs time at the next start, nothing else."""
+    """A cache that cannot be written costs time at the next start, nothing else."""
     with contextlib.suppress(OSError):
         stream = io.BytesIO()
         compiled.export_model(stream)
-        data = stream.getvalue()
-        with write_atomically(path) as file:
-            file.write(hashlib.sha256(data).digest())
-            file.write(data)
+        write_sealed(path, stream.getbuffer())
 
 
 def _read(core: Any, path: Path, hints: dict[str, Any]) -> Any:
     try:
-        data = path.read_bytes()
+        data = read_sealed(path)
     except OSError:
+        return None
+    if data is None:
         return None
     with contextlib.suppress(OSError):
         os.utime(path)  # `headstart cache prune` removes what was not used for longest.
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
-        return None
     try:
-        return core.import_model(io.BytesIO(data[32:]), "CPU", hints)
+        return core.import_model(io.BytesIO(data), "CPU", hints)
     except RuntimeError:  # OpenVINO does not read what another build of it wrote.
         return None

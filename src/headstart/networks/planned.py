@@ -14,7 +14,7 @@ import json
 import re
 from pathlib import Path
 
-from headstart.cache import cache_folder, write_atomically
+from headstart.cache import cache_folder, code_sha256, write_atomically
 from headstart.errors import CacheError
 from headstart.networks.backbone import AS_IS, Backbone, build_backbone
 from headstart.networks.backend import keras
@@ -149,22 +149,13 @@ class PlannedBackbone:
             self.image_size,
             keras.__version__,
             keras.backend.backend(),
-            _code_sha256(),
+            code_sha256(Path(__file__).parent),
         )
         return cache_folder("engines") / f"weights-{name}-{_sha256(json.dumps(facts))[:32]}.json"
 
 
 def _note_of(built: Backbone) -> _Note:
     return _Note(built.fingerprint, built.stages, built.ends_in_tokens, built.model.count_params())
-
-
-@functools.cache
-def _code_sha256() -> str:
-    """The hash of the code that builds networks and reads weights, so that a change of it is never missed."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _sha256(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,9 @@ from headstart.pictures.manifest import read_manifest
 from headstart.progress import Progress, silent
 
 _NUM_THREADS = 4  # Reading and hashing release the GIL.
+_WORTH_A_THREAD = 1e-3  # Seconds for a file; to hand over one that takes less costs more than it saves.
 _BATCH = 256  # Files between two calls of progress; also what an interrupt has to wait for.
+_FIRST_BATCH = 32  # Tells whether they are worth it.
 
 
 def scan(data: str | Path, *, progress: Progress = silent) -> ImageFolder:
@@ -66,15 +69,18 @@ def _list(root: Path) -> Listing:
 def _usable(listing: Listing, progress: Progress) -> Iterator[ImageFile]:
     """The images that can be used, each with its hash; the others go to what the listing skips."""
     files = listing.images
+    done, takes_long = 0, False
     with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="headstart-scan") as pool:
-        for start in range(0, len(files), _BATCH):
-            batch = files[start : start + _BATCH]
-            for image, result in zip(batch, pool.map(_examine, batch), strict=True):
+        while batch := files[done : done + (_BATCH if done else _FIRST_BATCH)]:
+            start = time.perf_counter()
+            for image, result in zip(batch, (pool.map if takes_long else map)(_examine, batch), strict=True):
                 if isinstance(result, ImageFile):
                     yield result
                 else:
                     listing.skip(image.label, image.name, result)
-            progress("Reading files", start + len(batch), len(files))
+            takes_long = takes_long or time.perf_counter() - start > _WORTH_A_THREAD * len(batch)
+            done += len(batch)
+            progress("Reading files", done, len(files))
 
 
 def examine(image: ImageFile) -> ImageFile:

@@ -1,0 +1,98 @@
+"""Linear heads, kept in the cache: what was fitted once on the same numbers is not fitted again.
+
+A head is kept under the hash of all that decides it: every feature, label and unit, the seed, what the head may not do,
+and the code that fits it. What is damaged counts as not there, and is written anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy
+
+from headstart.cache import cache_folder, code_sha256, read_sealed, write_sealed
+from headstart.features.blocks import Unheard
+from headstart.learning.held_out import HeldOut
+from headstart.learning.logistic import FREE, Labels, LinearHead, Matrix, Restraint, fit_linear_head
+
+_ROWS_AT_ONCE = 4096  # What is not contiguous is copied to be hashed.
+
+
+def linear_head(
+    features: Matrix,
+    labels: Labels,
+    num_classes: int,
+    units: Labels,
+    *,
+    seed: int,
+    blocks: Sequence[int] = (),
+    restraint: Restraint = FREE,
+) -> LinearHead:
+    """What `fit_linear_head` makes of the same arguments; where it has made it before, as it was kept.
+
+    A cache that cannot be read or written costs the time of fitting, nothing else.
+    """
+    facts = {
+        "num_classes": num_classes,
+        "seed": seed,
+        "blocks": [(int(block), isinstance(block, Unheard)) for block in blocks],
+        "restraint": dataclasses.asdict(restraint),
+        "code": (code_sha256(Path(__file__).parent), np.__version__, scipy.__version__),
+    }
+    identity = _identity(facts, features, labels, units)
+    path = cache_folder("heads") / f"{identity[:32]}.head"
+    if kept := _read(path, identity):
+        return kept
+    head = fit_linear_head(features, labels, num_classes, units, seed=seed, blocks=blocks, restraint=restraint)
+    with contextlib.suppress(OSError):
+        write_sealed(path, _packed(head, identity))
+    return head
+
+
+def _identity(facts: dict[str, object], *arrays: Matrix | Labels) -> str:
+    digest = hashlib.sha256(json.dumps(facts, default=np.ndarray.tolist).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        for start in range(0, len(array), _ROWS_AT_ONCE):
+            digest.update(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).data)
+    return digest.hexdigest()
+
+
+def _packed(head: LinearHead, identity: str) -> memoryview:
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        identity=identity,
+        kernel=head.kernel,
+        bias=head.bias,
+        strength=head.strength,
+        losses=head.held_out.losses,
+        right=head.held_out.right,
+        is_multi_label=head.is_multi_label,
+    )
+    return stream.getbuffer()
+
+
+def _read(path: Path, identity: str) -> LinearHead | None:
+    try:
+        data = read_sealed(path)
+    except OSError:
+        return None
+    if data is None:
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as kept:
+        if kept["identity"] != identity:  # A file that was given another's name.
+            return None
+        held_out = HeldOut(kept["losses"], kept["right"])
+        head = LinearHead(kept["kernel"], kept["bias"], float(kept["strength"]), held_out, bool(kept["is_multi_label"]))
+    with contextlib.suppress(OSError):
+        os.utime(path)  # `headstart cache prune` removes what was not used for longest.
+    return head
