@@ -173,8 +173,10 @@ class _Contest:
         pool = [image for image, split in zip(folder.images, splits, strict=True) if split != "test"]
         budget = Budget(end)
         networks, missing = self._find_weights(budget, progress)
-        from headstart.learning.racing import compare_backbones  # Keras comes in here, and takes seconds.
+        from headstart.learning.racing import compare_backbones
+        from headstart.networks.backend import load_keras
 
+        load_keras()  # It takes seconds, which must not count as the first network's.
         field = compare_backbones(pool, folder.class_names, networks, self.recipe, budget, tell=tell, progress=progress)
         random = [spec.name for spec, found in networks.items() if found.path is None]
         note = f"The weights of {', '.join(random)} are random, as asked for, so nothing was transferred there."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import HeadstartError, RunError
-from headstart.pictures.folder import BETWEEN_NAMES, SPLITS, ImageFile
+from headstart.pictures.folder import BETWEEN_NAMES, SPLITS, ImageFile, ImageFolder
 from headstart.pictures.labels import class_numbers, multi_hot
 from headstart.reporting import runs
 from headstart.reporting.content import draw_report
@@ -21,18 +21,16 @@ from headstart.scoring.multi_label import AnyEvaluation, answer, evaluate_names,
 
 if TYPE_CHECKING:
     from headstart.learning.choosing import Candidate
-    from headstart.learning.classifier import Classifier
     from headstart.learning.training import Trained
 
 
 def write_results(path: Path, trained: Trained) -> AnyEvaluation:
-    """The model and the tables of a run, and its scores."""
+    """The tables of a run, and its scores."""
     folder, test = trained.folder, trained.test_images
     several = folder.is_multi_label
     evaluation = score_images(test, trained.test_probabilities, folder.class_names, is_multi_label=several)
-    trained.classifier.save(path)
     runs.write_split(path, folder.images, trained.splits)
-    _write_predictions(path, test, trained.test_probabilities, trained.classifier)
+    _write_predictions(path, test, trained.test_probabilities, folder)
     _write_history(path, trained.history)
     _write_rates(path, trained.rate_steps)
     runs.write_json(path / runs.EVALUATION_FILE, evaluation.to_json())
@@ -66,15 +64,12 @@ def write_facts(path: Path, facts: dict[str, Any], evaluation: AnyEvaluation) ->
     draw_report(path, facts, evaluation)
 
 
-def facts_of(
-    identity: dict[str, Any], trained: Trained, notes: Sequence[str], self_check: str, seconds: dict[str, float]
-) -> dict[str, Any]:
+def facts_of(identity: dict[str, Any], trained: Trained, self_check: str, seconds: dict[str, float]) -> dict[str, Any]:
     """The content of ``run.json``.
 
     Args:
         identity: the recipe and the hash of the data.
         trained: the classifier.
-        notes: sentences that the report must show.
         self_check: how well the saved model agrees with what was scored.
         seconds: by step.
     """
@@ -99,7 +94,7 @@ def facts_of(
         },
         "weights": weights,
         "networks": list(trained.networks),
-        "notes": [*notes, *trained.notes],
+        "notes": list(trained.notes),
         "skipped": [dataclasses.asdict(each) for each in folder.skipped],
         "self_check": self_check,
         "head_note": trained.head_note,
@@ -144,8 +139,8 @@ def _versions(backend: str) -> dict[str, str]:
     return {**installed, "backend": backend}
 
 
-def _write_predictions(path: Path, images: Sequence[ImageFile], probabilities: Any, classifier: Classifier) -> None:
-    names, several = classifier.class_names, classifier.is_multi_label
+def _write_predictions(path: Path, images: Sequence[ImageFile], probabilities: Any, folder: ImageFolder) -> None:
+    names, several = folder.class_names, folder.is_multi_label
     columns = ("path", "split", "label", "predicted", "probability", *(f"p({name})" for name in names))
     rows = []
     for image, row in zip(images, probabilities, strict=True):

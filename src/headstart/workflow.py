@@ -95,7 +95,7 @@ def fit(
         folder, splits = split_images(folder, seed=recipe.seed, test=recipe.test, val=recipe.val)
     identity = {"recipe": recipe.to_json(), "data": runs.data_hash(folder)}
     path = runs.start_run(out, folder, identity)
-    from headstart.learning.training import train  # Keras comes in here, and takes seconds.
+    from headstart.learning.training import train
     from headstart.learning.tuning import Diary
 
     try:
@@ -110,19 +110,20 @@ def fit(
     except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
-    return _finish(path, identity, trained, (*notes, *settled.notes, *_label_notes(folder)), clock, tracker)
+    said = (*notes, *settled.notes, *_label_notes(folder), *trained.notes)
+    return _finish(path, identity, dataclasses.replace(trained, notes=said), clock, tracker, progress)
 
 
 def _finish(
-    path: Path, identity: dict[str, Any], trained: Trained, notes: Sequence[str], clock: Clock, tracker: Tracker
+    path: Path, identity: dict[str, Any], trained: Trained, clock: Clock, tracker: Tracker, progress: Progress
 ) -> Run:
     """Write the results into the run folder, the manifest last."""
     with runs.writing(path):
         runs.reopen_run(path, identity)
         with clock.measures("report"):
+            self_check = trained.save(path, progress)
             evaluation = write_results(path, trained)
-            self_check = trained.check_saved(path)
-        facts = facts_of(identity, trained, notes, self_check, clock.read())
+        facts = facts_of(identity, trained, self_check, clock.read())
         write_facts(path, facts, evaluation)
         tracker.finish(identity["recipe"], trained.history, evaluation.summary(), path)
         if tracker.trouble:

@@ -39,7 +39,7 @@ class Features:
         failures: images that could not be decoded.
         computed: names of the images for which anything had to be computed.
         num_passes: how many images (times views) went through the network.
-        seconds: how long that took.
+        seconds: how long that took, once the engine was made.
     """
 
     found: Mapping[tuple[str, str], Found]
@@ -177,9 +177,11 @@ def extract_together(
     """
     check_views(tuple(views))
     jobs = [Job(extractor, tuple(views), images) for extractor in extractors]
-    start = time.perf_counter()
     distinct = {image.sha256: image for image in images}
     missing = [image for sha, image in distinct.items() if any(job.lacks(sha) for job in jobs)]
+    for extractor in extractors if missing else ():
+        extractor.engine(progress)
+    start = time.perf_counter()
     failed = run_jobs(jobs, missing, step, len(images), progress) if missing else {}
     failures = tuple(Skipped(image.name, failed[image.sha256]) for image in images if image.sha256 in failed)
     usable = tuple(image.sha256 for image in images if image.sha256 not in failed)

@@ -30,11 +30,6 @@ _COARSEST = 32  # Pixels to one of the last stage.
 _WITH_INNER_MODELS = ("ConvNeXt",)
 _SMALLEST_VARIANCE = 1e-6  # So that its root has a slope where nothing varies.
 
-_POOLINGS = {
-    3: (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D),
-    4: (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D),
-}
-
 
 def pooled_features(backbone: Backbone, output: str = POOLED) -> Any:
     """The symbolic tensor (n, d) of a backbone's pooled stages; d is twice the sum of their channels, or one more.
@@ -55,9 +50,14 @@ def pooled_features(backbone: Backbone, output: str = POOLED) -> Any:
 
 def pool(stages: Sequence[Stage], outputs: Sequence[Any], suffix: str = "", *, deviation: bool = False) -> list[Any]:
     """Mean, maximum and, if wanted, deviation of every channel: symbolic (n, c) of (n, ..., c), stage by stage."""
+    layers = keras.layers
+    poolings = {
+        3: (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D),
+        4: (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D),
+    }
     pooled = []
     for stage, output in zip(stages, outputs, strict=True):
-        average, maximum = _POOLINGS[len(output.shape)]
+        average, maximum = poolings[len(output.shape)]
         pooled.append(average(name=f"{stage.name}_mean{suffix}")(output))
         pooled.append(maximum(name=f"{stage.name}_max{suffix}")(output))
         if deviation:

@@ -24,7 +24,7 @@ from headstart.features.store import read_index, shard_indexes
 from headstart.progress import Progress, silent
 
 _KEY_NAME = "key.json"
-_SPARES = {".blob": "engines", ".head": "heads"}  # What is made again in seconds, and where it lies.
+_SPARES = {".blob": "engines", ".head": "heads", ".saved": "heads"}  # What is made again in seconds, and where it lies.
 _STORE_NAME = re.compile(r"[0-9a-f]{32}")  # See `FeatureKey.digest`.
 _OLD_SECONDS = 3600.0  # Nobody takes so long to write a shard, so what is unfinished after that stays so.
 
@@ -116,6 +116,12 @@ def fitted_heads(root: Path | None = None) -> list[Path]:
     return _by_use((root or stores_folder()).with_name("heads").glob("*.head"))
 
 
+def _spares(root: Path | None) -> list[Path]:
+    """Those networks and heads, and notes of where models were saved."""
+    root = root or stores_folder()
+    return _by_use(path for suffix, folder in _SPARES.items() for path in root.with_name(folder).glob(f"*{suffix}"))
+
+
 def list_stores(root: Path | None = None, *, progress: Progress = silent) -> list[Stored]:
     """The stored features of each key, last used first.
 
@@ -142,7 +148,7 @@ def verify(root: Path | None = None, *, progress: Progress = silent) -> Verified
     """
     folders = _folders(root)
     indexes = [index for folder in folders for index in shard_indexes(folder)]
-    spares = [*compiled_networks(root), *fitted_heads(root)]
+    spares = _spares(root)
     sizes = [size_of([index.with_suffix(".npy")]) for index in indexes] + [size_of([spare]) for spare in spares]
     done, total = 0, sum(sizes)
     damaged = [each for folder in folders if (each := _problem_of_key(folder))]
@@ -173,7 +179,7 @@ def prune(
     bad = verify(root, progress=progress).damaged if damaged else ()
     num_leftovers, freed = _remove_rubbish(bad, root, progress)
     sizes = {folder: size_of(_files(folder)) for folder in sorted(_folders(root), key=_last_used)}
-    spares = _by_use([*compiled_networks(root), *fitted_heads(root)])
+    spares = _spares(root)
     kept = sum(sizes.values()) + size_of(spares)
     most = kept if max_bytes is None else max_bytes
     gone_spares, gone = [], []
@@ -192,8 +198,8 @@ def prune(
                 folder.rmdir()
         kept -= size
         gone.append(folder)
-    networks, heads = map(gone_spares.count, _SPARES)
-    return Pruned(tuple(gone), bad, networks, heads, num_leftovers, freed, kept)
+    num_networks, num_heads = gone_spares.count(".blob"), gone_spares.count(".head")
+    return Pruned(tuple(gone), bad, num_networks, num_heads, num_leftovers, freed, kept)
 
 
 def _remove_rubbish(damaged: Iterable[Damaged], root: Path | None, progress: Progress) -> tuple[int, int]:
@@ -242,7 +248,7 @@ def _leftovers(folder: Path) -> list[Path]:
 def _leftover_spares(root: Path | None) -> list[Path]:
     """Networks and heads that were never finished."""
     old = time.time() - _OLD_SECONDS
-    folders = [(root or stores_folder()).with_name(name) for name in _SPARES.values()]
+    folders = [(root or stores_folder()).with_name(name) for name in sorted(set(_SPARES.values()))]
     return [part for folder in folders for part in folder.glob(".*.part") if _modified(part, old) < old]
 
 

@@ -90,9 +90,7 @@ class Classifier:
     def save(self, folder: Path) -> None:
         """Write the model and the names of its classes, each whole or not at all."""
         save_model(self.model, folder / MODEL_FILE)
-        labels = {"class_names": list(self.class_names), **({_SEVERAL: True} if self.is_multi_label else {})}
-        with write_atomically(folder / LABELS_FILE) as file:
-            file.write(json.dumps(labels, ensure_ascii=False, indent=1).encode())
+        write_labels(folder, self.class_names, is_multi_label=self.is_multi_label)
 
     def predict(self, paths: Sequence[str | Path], *, progress: Progress = silent) -> list[Prediction]:
         """Classify image files, in order; a file that cannot be read gets its reason and the rest go on."""
@@ -127,3 +125,10 @@ class Classifier:
         by_name = dict(zip(self.class_names, map(float, row), strict=True))
         labels, probability = answer(row, self.class_names, is_multi_label=self.is_multi_label)
         return Prediction(path, BETWEEN_NAMES.join(labels), probability, by_name, "", labels, self.is_multi_label)
+
+
+def write_labels(folder: Path, class_names: Sequence[str], *, is_multi_label: bool) -> None:
+    """Write the names of a model's classes beside it."""
+    labels = {"class_names": list(class_names), **({_SEVERAL: True} if is_multi_label else {})}
+    with write_atomically(folder / LABELS_FILE) as file:
+        file.write(json.dumps(labels, ensure_ascii=False, indent=1).encode())

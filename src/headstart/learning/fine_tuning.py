@@ -266,11 +266,11 @@ def _shipped(job: Job, tuner: FineTuner, frozen: Fitted, last: Step) -> Fitted:
     test = [image for image, mine in zip(job.folder.images, job.is_in("test"), strict=True) if mine]
     probabilities = ask(model, test)
     if not last.is_with_frozen:
-        return Fitted(model, probabilities, (), "", last.first, candidate=job.candidate)
+        return Fitted(lambda: model, probabilities, (), "", last.first, candidate=job.candidate)
     sharpness = last.together.sharpness
-    model = grow_together(frozen.model, model, sharpness=sharpness)
+    both = grow_together(frozen.grow(), model, sharpness=sharpness)
     probabilities = mean_of_logits(frozen.test_probabilities, probabilities, sharpness=sharpness)
-    return Fitted(model, probabilities, (), "", last.first)
+    return Fitted(lambda: both, probabilities, (), "", last.first)
 
 
 def ask(model: keras.Model, images: Sequence[ImageFile]) -> npt.NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class Fitted:
     """What was learnt.
 
     Attributes:
-        model: pixels -> probabilities.
+        grow: makes the model, pixels -> probabilities, once.
         test_probabilities: (num_test, num_classes).
         history: one row per epoch, if there were any.
         note: how, in a sentence.
@@ -97,9 +98,10 @@ class Fitted:
         held_out: what a head that was fitted at once says of images that it did not learn from.
         candidate: how the images are seen, where that is otherwise than the job says.
         rate_steps: of the tests of learning rates, if there were any.
+        identity: a hash of all that decides the model; "" where it is not known before it is made.
     """
 
-    model: Any
+    grow: Callable[[], Any]
     test_probabilities: npt.NDArray[np.float64]
     history: tuple[dict[str, Any], ...]
     note: str
@@ -107,3 +109,4 @@ class Fitted:
     held_out: HeldOut = dataclasses.field(default_factory=HeldOut.nothing)
     candidate: Candidate | None = None
     rate_steps: tuple[dict[str, Any], ...] = ()
+    identity: str = ""

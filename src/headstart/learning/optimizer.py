@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headstart.learning.schedule import SGD
 from headstart.networks.backend import keras
-
-ADAMW, SGD = "adamw", "sgd"
 
 
 class _Layerwise:

@@ -8,6 +8,7 @@ come from the store, where the comparison left them; they are those of the image
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -105,11 +106,11 @@ class _Pair:
         is_taken, sentence = _verdict(self.names, pair.head.held_out, singles)
         if not is_taken:
             return None, sentence
-        first, second = (each.plan(self.candidate.image_size).build() for each in both)
+        first, second = (each.plan(self.candidate.image_size) for each in both)
         note = f"Logistic regression on {together.shape[-1]:,} features of {self.names}; its strength"
         note = f"{note} {pair.head.strength:.3g} was chosen by cross-validation."
         return Fitted(
-            model=grow_paired_head(first, second, pair.head),
+            grow=functools.cache(lambda: grow_paired_head(first.build(), second.build(), pair.head)),
             test_probabilities=pair.head.probabilities(together[job.is_in("test")]),
             history=(),
             note=" ".join(filter(None, (note, pair.sentence))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from headstart.learning.optimizer import ADAMW, SGD
+ADAMW, SGD = "adamw", "sgd"
 
 _BATCH_SIZE = 32
 _IMAGES_SHOWN = 33_000  # In the whole course of a small set: 1,031 steps at this batch size; BiT takes 500.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from headstart.features.extract import Features
 from headstart.features.pooling import POOLED, POOLED_TWICE, at_one_scale
 from headstart.learning.choosing import Candidate
 from headstart.learning.class_weights import ClassWeights
-from headstart.learning.classifier import Classifier
+from headstart.learning.classifier import MODEL_FILE, Classifier, write_labels
 from headstart.learning.fine_tuning import RESTRAINT, Frozen, fine_tune
 from headstart.learning.heads import (
     SMALLEST_PROBABILITY,
@@ -28,18 +29,19 @@ from headstart.learning.heads import (
 )
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import FEWEST_JUDGES, Fitted, Job
+from headstart.learning.kept_models import copy_kept, identity_of, keep
 from headstart.learning.logistic import FREE, LinearHead, Restraint
 from headstart.learning.pairing import Alone, Joined, join
 from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
 from headstart.learning.tuning import Diary
-from headstart.networks.backend import keras
+from headstart.networks.backend import backend_name, keras
 from headstart.networks.engine import engine_name
 from headstart.networks.freezing import cut_below
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.weights import find_weights
 from headstart.pictures.decode import decode, read
 from headstart.pictures.folder import ImageFile, ImageFolder
-from headstart.progress import Progress
+from headstart.progress import Progress, silent
 from headstart.recipe import Recipe
 
 _NUM_CHECKED = 4  # Keras runs them eagerly, and keeps every activation: 0.3 GB each at 385 px.
@@ -52,7 +54,8 @@ class Trained:
     """A trained classifier, and what is to be said of it.
 
     Attributes:
-        classifier: the model and its class names.
+        grow: makes the model, once.
+        identity: a hash of all that decides the model; "" where it is not known before it is made.
         folder: the images that were used; those that could not be decoded are among its skipped files.
         splits: of those images.
         test_images: the test images.
@@ -72,7 +75,8 @@ class Trained:
         backend: Keras's backend and the engine.
     """
 
-    classifier: Classifier
+    grow: Callable[[], keras.Model]
+    identity: str
     folder: ImageFolder
     splits: tuple[str, ...]
     test_images: tuple[ImageFile, ...]
@@ -90,17 +94,46 @@ class Trained:
     notes: tuple[str, ...]
     backend: str
 
-    def check_saved(self, path: Path) -> str:
-        """Read the saved model back and ask it about test images; a sentence about how well it agrees.
+    def save(self, path: Path, progress: Progress = silent) -> str:
+        """Write the model into a run folder and see that it answers as was scored; a sentence about that.
 
-        They are those whose answers were the least certain: a probability of 1 would stay one, whatever had changed.
+        One that was saved and asked before, and would be the same, is copied.
 
         Raises:
             RunError: it gives other answers than those that were scored.
         """
-        size = self.candidate.image_size
+        names, several = self.folder.class_names, self.folder.is_multi_label
+        asked = self._asked()
+        question = [self.test_images[index].sha256 for index in asked], self.test_probabilities[asked].tobytes()
+        identity = self.identity and identity_of(self.identity, names, several, *question)
+        kept = copy_kept(identity, path / MODEL_FILE) if identity else None
+        if kept:
+            write_labels(path, names, is_multi_label=several)
+            keep(identity, path / MODEL_FILE, kept.check)
+            return f"{kept.check} (It is, byte for byte, {kept.path}, which was asked then.)"
+        progress("Saving the model, and asking it", 0, 3)
+        classifier = Classifier(self.grow(), names, several)
+        progress("Saving the model, and asking it", 1, 3)
+        classifier.save(path)
+        progress("Saving the model, and asking it", 2, 3)
+        check = self.check_saved(path)
+        progress("Saving the model, and asking it", 3, 3)
+        if identity:
+            keep(identity, path / MODEL_FILE, check)
+        return check
+
+    def _asked(self) -> npt.NDArray[np.int64]:
+        """The test images whose answers were the least certain: 1 would stay 1, whatever had changed."""
         scored = self.test_probabilities
-        asked = np.argsort(-(scored * (1 - scored)).max(axis=1), kind="stable")[:_NUM_CHECKED]
+        return np.argsort(-(scored * (1 - scored)).max(axis=1), kind="stable")[:_NUM_CHECKED]
+
+    def check_saved(self, path: Path) -> str:
+        """Read the saved model back and ask it about test images; a sentence about how well it agrees.
+
+        Raises:
+            RunError: it gives other answers than those that were scored.
+        """
+        size, scored, asked = self.candidate.image_size, self.test_probabilities, self._asked()
         model = Classifier.load(path).model
         each = (decode(read(self.test_images[index].path), (size, size))[None] for index in asked)
         # One at a time: all at once would be the most memory that the whole run takes.
@@ -140,7 +173,6 @@ def train(
         diary: of fine-tuning.
     """
     weights = [find_weights(spec, recipe.weights, progress=progress) for spec in specs]
-    keras.utils.set_random_seed(recipe.seed)
     eyes, *partners = (
         Eyes(spec, found, recipe.seed, clock, progress) for spec, found in zip(specs, weights, strict=True)
     )
@@ -169,7 +201,8 @@ def _trained(job: Job, joined: Joined, eyes: Eyes, partners: Sequence[Eyes]) -> 
     """What came of it, and what is to be said of it."""
     fitted, images = joined.fitted, job.folder.images
     return Trained(
-        classifier=Classifier(fitted.model, job.folder.class_names, job.folder.is_multi_label),
+        grow=fitted.grow,
+        identity=fitted.identity,
         folder=job.folder,
         splits=job.splits,
         test_images=tuple(image for image, mine in zip(images, job.is_in("test"), strict=True) if mine),
@@ -185,7 +218,7 @@ def _trained(job: Job, joined: Joined, eyes: Eyes, partners: Sequence[Eyes]) -> 
         head_note=joined.note,
         fine_tuned=fitted.fine_tuned,
         notes=_notes(joined.sees, job.recipe, joined.candidate),
-        backend=f"{keras.backend.backend()}, features by {engine_name()}",
+        backend=f"{backend_name()}, features by {engine_name()}",
     )
 
 
@@ -228,26 +261,33 @@ def _fit_in_epochs(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fit
     )
     best = min(head.history, key=lambda row: row["val_loss"])
     note = f"Trained for {len(head.history)} epochs; the weights are those of epoch {best['epoch']}."
-    model = grow(eyes.plan(job.candidate.image_size).build(job.candidate.views), head, job.candidate.output)
-    return Fitted(model, head.probabilities(values[job.is_in("test")]), head.history, note)
+    backbone = eyes.plan(job.candidate.image_size).build(job.candidate.views)
+    model = grow(backbone, head, job.candidate.output)
+    return Fitted(lambda: model, head.probabilities(values[job.is_in("test")]), head.history, note)
 
 
 def _fit_at_once(job: Job, eyes: Eyes, values: npt.NDArray[np.float32]) -> Fitted:
     """A linear head; its one number is cross-validated, so it learns from the validation images too."""
     weighed = job.weighed_head(job.lesson(values, eyes.blocks(job.candidate), "train", "val"))
     head = weighed.head
-    backbone = eyes.plan(job.candidate.image_size).build(job.candidate.views)
-    model = grow_linear_head(backbone, head, job.candidate.output)
+    how = job.candidate
+    plan = eyes.plan(how.image_size)
+    grow = functools.cache(lambda: grow_linear_head(plan.build(how.views), head, how.output))
+    weights = plan.weights
+    network = plan.spec.name, plan.fingerprint, weights.source, weights.preprocessing, dataclasses.astuple(how)
+    identity = identity_of(network, head.is_multi_label, head.kernel.tobytes(), head.bias.tobytes())
     chosen = "was chosen by cross-validation" if len(head.held_out) else "is the default: too few images to choose"
     name, number = _NAMES[job.recipe.head]
     name += " for each name" if head.is_multi_label else ""
     note = f"{name} on {values.shape[-1]:,} features; its {number} {head.strength:.3g} {chosen}."
     note = " ".join(filter(None, (note, weighed.sentence)))
-    return Fitted(model, head.probabilities(values[job.is_in("test")]), (), note, held_out=head.held_out)
+    answers = head.probabilities(values[job.is_in("test")])
+    return Fitted(grow, answers, (), note, held_out=head.held_out, identity=identity)
 
 
 def _tuned(job: Job, eyes: Eyes, values: npt.NDArray[np.float32], fitted: Fitted, diary: Diary) -> Fitted:
     """The network tuned, at one scale, where that is better than what it is frozen, at whatever scales."""
+    keras.utils.set_random_seed(job.recipe.seed)
     val, weights = job.is_in("val"), job.class_weights()
     held_out = HeldOut.nothing()
     if val.any():

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from headstart.learning.held_out import HeldOut
 from headstart.learning.keeper import Keeper
 from headstart.learning.lessons import Lessons, prepared_ahead
-from headstart.learning.optimizer import make_optimizer
 from headstart.learning.schedule import Schedule
 from headstart.networks.backend import keras
 from headstart.networks.guard import Guard, check_epochs_differ
@@ -198,6 +197,8 @@ def compile_for(model: keras.Model, phase: Phase, num_images: int) -> Any:
     """Compile a model for a phase with so many training images; returns its optimizer, which starts afresh."""
     schedule = phase.schedule
     momentum = schedule.average_over(num_images)
+    from headstart.learning.optimizer import make_optimizer  # Its classes are Keras's, which is imported with them.
+
     optimizer = make_optimizer(
         schedule.optimizer,
         phase.factors,

@@ -1,20 +1,32 @@
-"""Which backend Keras computes on. Import Keras from here, so that the choice comes before Keras does."""
+"""Which backend Keras computes on, and Keras itself: it is imported when it is first asked for anything.
+
+Take Keras from here, so that the choice comes before Keras does, and so that work whose results are all in the cache
+does not wait for it: the import takes two to five seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import gc
+import importlib
+import importlib.metadata
 import importlib.util
 import os
 import re
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from headstart.errors import MissingExtraError
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
+_GPU_DEVICES = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "kfd", "dxg")  # NVIDIA's, Jetson's, AMD's, Windows's in WSL.
 _STARTUP_LINE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
@@ -35,10 +47,23 @@ def choose_backend() -> str:
     return chosen
 
 
+def backend_name() -> str:
+    """Which backend Keras computes on, or will once it is imported."""
+    imported = sys.modules.get("keras")  # By somebody else, perhaps, and before the choice.
+    return str(imported.backend.backend()) if imported else choose_backend()
+
+
+def keras_version() -> str:
+    """The version of Keras, without importing it."""
+    return importlib.metadata.version("keras")
+
+
 @functools.cache
 def has_gpu() -> bool:
     """Whether Keras computes on an accelerator here: its backend has one, and takes it by itself."""
-    backend = keras.backend.backend()
+    backend = backend_name()
+    if backend == "tensorflow" and _surely_without_gpu():
+        return False
     if backend == "jax":
         import jax
 
@@ -50,6 +75,15 @@ def has_gpu() -> bool:
     import tensorflow
 
     return bool(tensorflow.config.list_physical_devices("GPU"))
+
+
+def _surely_without_gpu() -> bool:
+    """Whether the system shows no device that TensorFlow could compute on, which is known without importing it."""
+    if sys.platform != "linux":
+        return False
+    devices = (each for pattern in _GPU_DEVICES for each in Path("/dev").glob(pattern))
+    plugins = (each for folder in sys.path for each in Path(folder, "tensorflow-plugins").glob("*"))
+    return not any(devices) and not any(plugins)
 
 
 @contextlib.contextmanager
@@ -110,9 +144,48 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-choose_backend()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-with _without_startup_lines(), _without_collecting():
-    import keras
+class _Lazy(ModuleType):
+    """Keras, imported when it is first asked for anything."""
 
-__all__ = ["choose_backend", "has_gpu", "keras", "mixed_precision_on_gpu"]
+    _lock = threading.RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        """What Keras has by that name; it is remembered here."""
+        with self._lock:
+            found = getattr(_imported(), name)
+            setattr(self, name, found)
+        return found
+
+    def __dir__(self) -> list[str]:
+        """What Keras has."""
+        return dir(_imported())
+
+
+def load_keras() -> None:
+    """Import Keras now, so that nobody's clock counts it."""
+    _imported()
+
+
+def _imported() -> ModuleType:
+    if "keras" in sys.modules:
+        return importlib.import_module("keras")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _without_startup_lines(), _without_collecting():
+        return importlib.import_module("keras")
+
+
+choose_backend()
+if TYPE_CHECKING:
+    import keras
+else:
+    keras = _Lazy("keras")
+
+__all__ = [
+    "backend_name",
+    "choose_backend",
+    "has_gpu",
+    "keras",
+    "keras_version",
+    "load_keras",
+    "mixed_precision_on_gpu",
+]

@@ -28,7 +28,7 @@ import numpy as np
 from headstart.cache import cache_folder, read_sealed, write_atomically, write_sealed
 from headstart.errors import DataError, GuardError
 from headstart.machine import num_cores
-from headstart.networks.backend import keras
+from headstart.networks.backend import keras, keras_version
 from headstart.networks.intel import import_openvino, quantise
 from headstart.networks.precision import FP32, Precision
 
@@ -286,7 +286,7 @@ def _settings_path(machine: str) -> Path:
 
 
 def _path(identity: str, machine: str, setting: Setting) -> Path:
-    return _folder() / f"{_digest(identity, machine, keras.__version__, str(setting), _KIND)}.blob"
+    return _folder() / f"{_digest(identity, machine, keras_version(), str(setting), _KIND)}.blob"
 
 
 def _digest(*texts: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from headstart.networks.torch_checkpoint import Tensors
 from headstart.networks.torch_layouts import LAYOUTS, Layout, Part, find_layout, is_left_aside, tensor_names
 
 Array = npt.NDArray[Any]
-LayerWeights = list[tuple[keras.Layer, list[Array]]]
+LayerWeights: TypeAlias = "list[tuple[keras.Layer, list[Array]]]"
 """Layers of the network, each with its weights in Keras's order."""
 
 _TORCH_EPSILON = 1e-5

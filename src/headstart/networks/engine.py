@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import DataError
-from headstart.networks.backend import has_gpu, keras
+from headstart.networks.backend import backend_name, has_gpu, keras, keras_version
 from headstart.networks.compiled import compile_for_here
 from headstart.networks.precision import FP32, Precision
 
@@ -149,7 +149,7 @@ def engine_name(precision: Precision = FP32) -> str:
 def keras_engine_name() -> str:
     """The name of the Keras engine on this backend and kind of device, which give other bits than others do."""
     on = " gpu" if has_gpu() else ""
-    return f"keras {keras.__version__} {keras.backend.backend()}{on} fp32"
+    return f"keras {keras_version()} {backend_name()}{on} fp32"
 
 
 def openvino_engine_name(precision: Precision = FP32) -> str:
@@ -165,7 +165,7 @@ def make_engine(build: Callable[[], keras.Model], identity: str = "", precision:
 
 def _use_openvino() -> bool:
     """OpenVINO reads Keras models through TensorFlow's tracing, and has no use beside a GPU."""
-    return keras.backend.backend() == "tensorflow" and bool(importlib.util.find_spec("openvino")) and not has_gpu()
+    return backend_name() == "tensorflow" and bool(importlib.util.find_spec("openvino")) and not has_gpu()
 
 
 def _padded(pixels: Pixels, size: int) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from headstart.cache import cache_folder, code_sha256, write_atomically
 from headstart.errors import CacheError
 from headstart.networks.backbone import AS_IS, Backbone, build_backbone
-from headstart.networks.backend import keras
+from headstart.networks.backend import backend_name, keras_version
 from headstart.networks.rows import BackboneSpec
 from headstart.networks.stages import Stage
 from headstart.networks.weights import Weights
@@ -147,8 +147,8 @@ class PlannedBackbone:
             self.weights.source,
             self.weights.sha256,
             self.image_size,
-            keras.__version__,
-            keras.backend.backend(),
+            keras_version(),
+            backend_name(),
             code_sha256(Path(__file__).parent),
         )
         return cache_folder("engines") / f"weights-{name}-{_sha256(json.dumps(facts))[:32]}.json"
