@@ -6,8 +6,11 @@ import gc
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from journey import paint
 
 
 def test_only_the_lines_of_tensorflow_starting_up_are_dropped():
@@ -76,3 +79,80 @@ def test_half_precision_on_a_gpu_alone(monkeypatch):
         layer = keras.layers.Dense(1)
     assert (layer.compute_dtype, layer.variable_dtype) == ("bfloat16", "float32")
     assert keras.layers.Dense(1).compute_dtype == "float32"
+
+
+@pytest.mark.backend
+def test_no_module_imports_keras_before_it_is_needed():
+    script = """
+import importlib, pkgutil, sys
+import headstart
+theirs = ("keras", "tensorflow", "jax", "torch", "openvino")
+for module in pkgutil.walk_packages(headstart.__path__, "headstart."):
+    if module.name not in ("headstart.__main__", "headstart.learning.optimizer"):  # Its classes are Keras's.
+        importlib.import_module(module.name)
+        found = [name for name in theirs if name in sys.modules]
+        assert not found, (module.name, found)
+from headstart.networks.backend import keras
+assert "keras" not in sys.modules
+assert keras.layers.Dense
+import keras as theirs
+assert keras.layers is theirs.layers and keras.Model is theirs.Model and set(dir(theirs)) <= set(dir(keras))
+try:
+    keras.no_such_thing
+except AttributeError as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "no_such_thing" in ran.stdout
+
+
+@pytest.mark.backend
+def test_backend_and_version_are_known_before_and_after():
+    script = """
+import sys
+from headstart.networks.backend import backend_name, keras, keras_version
+before = backend_name(), keras_version()
+assert "keras" not in sys.modules
+print(before == (keras.backend.backend(), keras.__version__) == (backend_name(), keras_version()))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "True\n"), ran.stderr
+
+
+def test_a_keras_that_somebody_imported_has_chosen(monkeypatch):
+    from headstart.networks import backend
+
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(backend=SimpleNamespace(backend=lambda: "theirs")))
+    assert backend.backend_name() == "theirs"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere TensorFlow is asked")
+def test_tensorflow_is_asked_about_a_gpu_where_there_may_be_one(monkeypatch, tmp_path):
+    from headstart.networks import backend
+
+    monkeypatch.setattr(backend, "_GPU_DEVICES", ("no such device*",))
+    assert backend._surely_without_gpu()
+    monkeypatch.setattr(backend, "_GPU_DEVICES", ("no such device*", "nul*"))
+    assert not backend._surely_without_gpu()
+    monkeypatch.setattr(backend, "_GPU_DEVICES", ())
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    (tmp_path / "tensorflow-plugins").mkdir()
+    assert backend._surely_without_gpu()
+    (tmp_path / "tensorflow-plugins" / "libmetal.so").touch()
+    assert not backend._surely_without_gpu()
+    (tmp_path / "tensorflow-plugins" / "libmetal.so").unlink()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not backend._surely_without_gpu()
+
+
+def test_a_backend_that_is_none_is_one_message_and_no_run(tmp_path):
+    for seed in range(12):
+        paint(tmp_path / "photos" / "ab"[seed % 2] / f"{seed}.png", (200, 0, 0), seed)
+    command = [sys.executable, "-m", "headstart", "fit", str(tmp_path / "photos"), "--out", str(tmp_path / "run")]
+    ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "tensorflwo"}, capture_output=True, text=True)  # noqa: PLW1510
+    assert ran.returncode == 1
+    assert "'tensorflwo'" in ran.stderr
+    assert "tensorflow" in ran.stderr.replace("tensorflwo", "")
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "run").exists()

@@ -350,6 +350,7 @@ def test_a_saved_model_is_asked_where_a_difference_shows(tmp_path, monkeypatch, 
         test_images=pictures,
         test_probabilities=np.array([[1, 0], [1, 0], [1, 0], [1, 0], [0.9, 0.1], [0, 1]]),
     )
+    trained._asked = lambda: Trained._asked(trained)
     saved = SimpleNamespace(model=lambda pixels, training: np.array([answer], np.float32))
     monkeypatch.setattr(Classifier, "load", lambda path: saved)
     with pytest.raises(RunError, match="does not give the answers that were scored"):

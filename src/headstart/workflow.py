@@ -94,10 +94,10 @@ def fit(
         check_recipe(recipe, folder)
         folder, splits = split_images(folder, seed=recipe.seed, test=recipe.test, val=recipe.val)
     identity = {"recipe": recipe.to_json(), "data": runs.data_hash(folder)}
-    path = runs.start_run(out, folder, identity)
     from headstart.learning.training import train
     from headstart.learning.tuning import Diary
 
+    path = runs.start_run(out, folder, identity)
     try:
         tracker = Tracker(track, path)
         settled = Settled(recipe, ())

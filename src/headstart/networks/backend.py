@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import MissingExtraError
+from headstart.errors import MissingExtraError, UnknownNameError
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
@@ -35,6 +35,7 @@ def choose_backend() -> str:
 
     Raises:
         MissingExtraError: none of them is installed, or not the one that is asked for.
+        UnknownNameError: another one is asked for.
     """
     chosen = os.environ.get("KERAS_BACKEND", "")
     if not chosen:
@@ -42,7 +43,9 @@ def choose_backend() -> str:
         if not installed:
             raise MissingExtraError("Running a network", "a Keras backend (TensorFlow, JAX or PyTorch)", "tensorflow")
         chosen = os.environ["KERAS_BACKEND"] = installed[0]
-    elif chosen in BACKENDS and not importlib.util.find_spec(chosen):
+    elif chosen not in BACKENDS:
+        raise UnknownNameError("KERAS_BACKEND", chosen, BACKENDS)
+    elif not importlib.util.find_spec(chosen):
         raise MissingExtraError(f"KERAS_BACKEND={chosen}", chosen, chosen)
     return chosen
 
