@@ -146,6 +146,7 @@ def model(here, name):
 COPIED = "(It is, byte for byte, "
 
 
+@pytest.mark.backend
 def test_a_second_fit_imports_no_keras_and_leaves_the_same(line):
     code = f"""
 import sys

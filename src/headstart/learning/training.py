@@ -137,7 +137,7 @@ class Trained:
         model = Classifier.load(path).model
         each = (decode(read(self.test_images[index].path), (size, size))[None] for index in asked)
         # One at a time: all at once would be the most memory that the whole run takes.
-        answers = np.concatenate([np.asarray(model(pixels, training=False)) for pixels in each])
+        answers = np.concatenate([keras.ops.convert_to_numpy(model(pixels, training=False)) for pixels in each])
         difference = float(np.abs(answers - scored[asked]).max())
         if not difference <= _LARGEST_DIFFERENCE:  # Nor if it is no number.
             raise RunError(
