@@ -111,13 +111,15 @@ except AttributeError as error:
 def test_backend_and_version_are_known_before_and_after():
     script = """
 import sys
-from headstart.networks.backend import backend_name, keras, keras_version
+from headstart.networks.backend import backend_name, backend_version, keras, keras_version
 before = backend_name(), keras_version()
 assert "keras" not in sys.modules
 print(before == (keras.backend.backend(), keras.__version__) == (backend_name(), keras_version()))
+backend = __import__(backend_name())
+print(backend_version().partition("+")[0] == backend.__version__.partition("+")[0])
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout) == (0, "True\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "True\nTrue\n"), ran.stderr
 
 
 def test_a_keras_that_somebody_imported_has_chosen(monkeypatch):
@@ -131,11 +133,11 @@ def test_a_keras_that_somebody_imported_has_chosen(monkeypatch):
 def test_tensorflow_is_asked_about_a_gpu_where_there_may_be_one(monkeypatch, tmp_path):
     from headstart.networks import backend
 
-    monkeypatch.setattr(backend, "_GPU_DEVICES", ("no such device*",))
+    monkeypatch.setattr(backend, "_SIGNS_OF_A_GPU", ("dev/no such device*",))
     assert backend._surely_without_gpu()
-    monkeypatch.setattr(backend, "_GPU_DEVICES", ("no such device*", "nul*"))
+    monkeypatch.setattr(backend, "_SIGNS_OF_A_GPU", ("dev/no such device*", "dev/nul*"))
     assert not backend._surely_without_gpu()
-    monkeypatch.setattr(backend, "_GPU_DEVICES", ())
+    monkeypatch.setattr(backend, "_SIGNS_OF_A_GPU", ())
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     (tmp_path / "tensorflow-plugins").mkdir()
     assert backend._surely_without_gpu()
@@ -150,9 +152,50 @@ def test_a_backend_that_is_none_is_one_message_and_no_run(tmp_path):
     for seed in range(12):
         paint(tmp_path / "photos" / "ab"[seed % 2] / f"{seed}.png", (200, 0, 0), seed)
     command = [sys.executable, "-m", "headstart", "fit", str(tmp_path / "photos"), "--out", str(tmp_path / "run")]
-    ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "tensorflwo"}, capture_output=True, text=True)  # noqa: PLW1510
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflwo"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert "'tensorflwo'" in ran.stderr
     assert "tensorflow" in ran.stderr.replace("tensorflwo", "")
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_backend_that_goes_by_another_name_has_the_time_it_came(monkeypatch):
+    from headstart.networks import backend
+
+    assert backend.backend_version()
+    monkeypatch.setattr(backend, "_DISTRIBUTIONS", {backend.backend_name(): ("no such distribution",)})
+    assert int(backend.backend_version()) > 0
+
+
+def test_threads_that_ask_at_once_wait_for_one_import(tmp_path):
+    """With a Keras that is slow to come: none of them sees half of it, and what stderr was it is again."""
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "__init__.py").write_text(
+        "import time\ntime.sleep(0.5)\n"
+        "from types import SimpleNamespace\nbackend = SimpleNamespace(backend=lambda: 'jax')\nlayers = 'layers'\n"
+    )
+    script = f"""
+import os, sys, threading
+sys.path.insert(0, {str(tmp_path)!r})
+from headstart.networks import backend
+before = os.fstat(2)
+said, asking = [], (lambda: backend.keras.layers, backend.load_keras, backend.backend_name) * 4
+def ask(one):
+    try:
+        said.append(one())
+    except Exception as error:
+        said.append(error)
+threads = [threading.Thread(target=ask, args=(one,)) for one in asking]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert os.fstat(2) == before or (os.fstat(2).st_ino == before.st_ino)
+print(sorted(set(map(str, said))))
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.stdout == "['None', 'jax', 'layers']\n", ran.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -144,11 +145,11 @@ def test_no_field_of_a_restraint_is_forgotten():
     assert [field.name for field in dataclasses.fields(ClassWeights)] == ["weights", "is_corrected", "in_judging"]
 
 
-@pytest.mark.parametrize("part", ["code_sha256", "np", "scipy"])
+@pytest.mark.parametrize("part", ["_CODE", "np", "scipy"])
 def test_other_code_fits_anew(part, fits, monkeypatch):
     linear_head(**PLAIN)
-    if part == "code_sha256":
-        monkeypatch.setattr(kept_heads, part, lambda folder: "0" * 64)
+    if part == "_CODE":
+        monkeypatch.setattr(kept_heads, part, ("1.0", "0" * 64))
     else:
         monkeypatch.setattr(f"headstart.learning.kept_heads.{part}.__version__", "99")
     linear_head(**PLAIN)
@@ -160,6 +161,24 @@ def test_how_features_lie_in_memory_is_no_matter(fits):
     second = linear_head(**lesson(features=np.asfortranarray(PLAIN["features"])))
     assert len(fits) == 1
     assert_same(first, second)
+
+
+def test_a_seed_may_be_a_number_of_numpy(fits):
+    assert_same(linear_head(**lesson(seed=np.int64(0))), linear_head(**PLAIN))
+    assert len(fits) == 1
+
+
+def test_the_least_recently_used_go_where_there_are_too_many(fits, monkeypatch):
+    for seed in range(4):
+        linear_head(**lesson(seed=seed))
+        for number, path in enumerate(heads()):
+            os.utime(path, (100 + number, 100 + number))
+    oldest, older, *kept = heads()
+    monkeypatch.setattr(kept_heads, "_MOST_BYTES", 3 * oldest.stat().st_size)
+    linear_head(**lesson(seed=4))
+    assert len(heads()) == 3
+    assert set(kept) < set(heads())
+    assert {oldest, older}.isdisjoint(heads())
 
 
 def test_features_of_more_rows_than_are_hashed_at_once(fits, monkeypatch):

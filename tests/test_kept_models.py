@@ -11,8 +11,9 @@ import pytest
 
 import headstart
 from headstart.cache import cache_folder
-from headstart.learning import kept_models
-from headstart.learning.kept_models import copy_kept, identity_of, keep
+from headstart.errors import CacheError
+from headstart.learning import kept_models, training
+from headstart.learning.kept_models import copy_model, find_kept, identity_of, keep
 from headstart.networks.backbone import build_backbone
 from headstart.networks.catalogue import find_backbone
 from headstart.networks.weights import find_weights
@@ -30,6 +31,12 @@ def saved(empty_cache, tmp_path):
     path.write_bytes(DATA)
     keep(IDENTITY, path, "It was asked.")
     return path
+
+
+def copy_kept(identity, target):
+    """The note of what was found and copied, or None."""
+    kept = find_kept(identity)
+    return kept if kept and copy_model(kept, target) else None
 
 
 def note():
@@ -59,8 +66,10 @@ def test_a_relative_path_is_found_from_elsewhere(saved, tmp_path, monkeypatch):
     assert copy_kept(IDENTITY, tmp_path / "copy").path == str(saved)
 
 
+@pytest.mark.parametrize("found", [True, False], ids=["after it was found", "before"])
 @pytest.mark.parametrize("harm", ["gone", "flipped", "longer", "shorter", "a folder", "a file for its folder"])
-def test_a_file_that_is_not_what_was_written_is_not_taken(saved, tmp_path, harm):
+def test_a_file_that_is_not_what_was_written_is_not_taken(saved, tmp_path, harm, found):
+    kept = find_kept(IDENTITY)
     if harm == "flipped":
         saved.write_bytes(DATA[:5000] + bytes([DATA[5000] ^ 4]) + DATA[5001:])
     elif harm in {"longer", "shorter"}:
@@ -73,9 +82,44 @@ def test_a_file_that_is_not_what_was_written_is_not_taken(saved, tmp_path, harm)
             saved.parent.rmdir()
             saved.parent.write_text("mine")
     target = tmp_path / "new" / "model.keras"
-    assert copy_kept(IDENTITY, target) is None
+    assert copy_model(kept, target) is False if found else find_kept(IDENTITY) is None
     assert not target.exists()
     assert not list(tmp_path.glob("new/*"))
+
+
+@pytest.mark.parametrize("when", ["opened", "read"])
+def test_trouble_with_what_an_earlier_run_lies_on_costs_time_alone(saved, tmp_path, monkeypatch, when):
+    kept = find_kept(IDENTITY)
+    real = kept_models.Path.open
+
+    class Stale:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def read(self, _):
+            raise OSError(116, "Stale file handle")
+
+    def open_stale(path, *given, **more):
+        if path != saved:
+            return real(path, *given, **more)
+        if when == "opened":
+            raise OSError(40, "Too many levels of symbolic links")
+        return Stale()
+
+    monkeypatch.setattr(kept_models.Path, "open", open_stale)
+    assert copy_model(kept, tmp_path / "new") is False
+    assert not (tmp_path / "new").exists()
+    if when == "opened":
+        assert find_kept(IDENTITY) is None
+
+
+def test_trouble_with_the_new_run_is_said(saved, tmp_path):
+    (tmp_path / "new").write_text("mine")
+    with pytest.raises(OSError, match="new"):
+        copy_model(find_kept(IDENTITY), tmp_path / "new" / "model.keras")
 
 
 def test_whatever_byte_of_a_note_is_changed_it_is_not_believed(saved, tmp_path):
@@ -111,11 +155,12 @@ def test_an_identity_is_of_every_fact_and_of_code_and_versions(monkeypatch):
     others += [("a", (1, "b"), b"c", False), facts[:3], ("a", (1, "b"), "c", True), (*facts, b"")]
     assert identity_of(*facts) == identity_of(*facts)
     made = {identity_of(*facts), *(identity_of(*other) for other in others)}
-    for name in ("keras_version", "backend_name", "code_sha256"):
+    for name in ("keras_version", "backend_name", "backend_version", "version"):
         with monkeypatch.context() as patch:
-            patch.setattr(kept_models, name, lambda *_: "another")
+            patch.setattr(kept_models, name, lambda *_, name=name: f"another {name}")
             made.add(identity_of(*facts))
-    assert len(made) == len(others) + 4
+    monkeypatch.setattr(kept_models, "_CODE", ["another"])
+    assert len({*made, identity_of(*facts)}) == len(others) + 6
 
 
 # --- the whole line ---------------------------------------------------------------------------------------------------
@@ -163,10 +208,7 @@ print([name for name in ("keras", "tensorflow", "jax", "torch", "openvino") if n
     assert model(line, "second") == model(line, "first")
     for name in ("labels.json", "evaluation.json", "predictions.csv", "split.csv", "history.csv"):
         assert (line / "second" / name).read_bytes() == (line / "first" / name).read_bytes()
-    assert (
-        second["self_check"]
-        == f"{first['self_check']} {COPIED}{line / 'first' / 'model.keras'}, which was asked then.)"
-    )
+    assert second["self_check"].startswith(f"{first['self_check']} {COPIED}that of an earlier run, SHA-256 ")
     assert second["versions"] == first["versions"]
     picture = next((line / "photos").rglob("*.png"))
     (one,), (two,) = (headstart.load(line / name).classifier.predict([picture]) for name in ("first", "second"))
@@ -175,14 +217,14 @@ print([name for name in ("keras", "tensorflow", "jax", "torch", "openvino") if n
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])
 def test_it_is_made_again_where_what_was_saved_is(line, harm):
-    before = fit(line, f"{harm} 1").path
-    path = before / "model.keras"
+    seed = len(harm)  # Of its own, so that no other run has its model.
+    path = fit(line, f"{harm} 1", seed=seed).path / "model.keras"
     whole = path.read_bytes()
     path.unlink() if harm == "gone" else path.write_bytes(whole[:-9] + b"!" + whole[-8:])
-    run = fit(line, f"{harm} 2")
+    run = fit(line, f"{harm} 2", seed=seed)
     assert COPIED not in run.facts["self_check"]
     assert "read back from disk" in run.facts["self_check"]
-    assert COPIED in fit(line, f"{harm} 3").facts["self_check"]
+    assert COPIED in fit(line, f"{harm} 3", seed=seed).facts["self_check"]
     assert model(line, f"{harm} 3") == model(line, f"{harm} 2")
 
 
@@ -203,6 +245,34 @@ def test_other_test_images_are_asked_anew(line, monkeypatch):
     run = fit(line, "fewer asked")
     assert COPIED not in run.facts["self_check"]
     assert "(2)" in run.facts["self_check"]
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, CacheError("other weights"), OSError(5, "Input/output error")])
+def test_a_model_that_cannot_be_made_leaves_the_earlier_run_as_it_was(line, monkeypatch, trouble):
+    """The same run again, which is finished, and whose model would be made anew."""
+    name = f"trouble {type(trouble).__name__}"
+    before = {path.name: path.read_bytes() for path in fit(line, name).path.iterdir()}
+
+    def refuse(*_, **__):
+        raise trouble
+
+    monkeypatch.setattr(training, "find_kept", lambda _: None)
+    monkeypatch.setattr("headstart.networks.planned.build_backbone", refuse)
+    with pytest.raises(trouble if isinstance(trouble, type) else type(trouble)):
+        fit(line, name)
+    assert {path.name: path.read_bytes() for path in (line / name).iterdir()} == before
+    if trouble is not KeyboardInterrupt:
+        with pytest.raises(type(trouble)):
+            fit(line, f"new {name}")
+        assert not (line / f"new {name}").exists()
+
+
+def test_the_same_run_again_in_its_own_folder(line):
+    first = fit(line, "again")
+    whole = model(line, "again")
+    assert COPIED in fit(line, "again").facts["self_check"]
+    assert model(line, "again") == whole
+    assert headstart.load(first.path).facts["finished"]
 
 
 def test_new_names_for_the_classes_are_not_the_old_ones(line, tmp_path):

@@ -85,7 +85,7 @@ def pixels(job):
 def alone(losses, right=None):
     losses = np.asarray(losses, float)
     held_out = HeldOut(losses, np.ones(len(losses), bool) if right is None else right)
-    return Alone(Fitted("one model", np.zeros((10, 2)), (), "One head.", held_out=held_out), "At 32 px.")
+    return Alone(Fitted(lambda: "one model", np.zeros((10, 2)), (), "One head.", held_out=held_out), "At 32 px.")
 
 
 @pytest.mark.backend
@@ -106,7 +106,7 @@ def test_two_are_used_where_they_are_surely_better_than_each(job, pixels, monkey
     assert joined.note.startswith("Logistic regression on 40 features of First and Second; its strength ")
     assert "First and Second together: cross-validated log loss 0.0" in joined.note
     assert joined.note.endswith("standard errors less; so both are used.")
-    said = np.asarray(joined.fitted.model.predict(pixels[50:], verbose=0))
+    said = np.asarray(joined.fitted.grow().predict(pixels[50:], verbose=0))
     np.testing.assert_allclose(said, joined.fitted.test_probabilities, atol=1e-5)
     assert (said.argmax(axis=1) == np.arange(10) % 2).all()
 

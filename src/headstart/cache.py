@@ -1,4 +1,4 @@
-"""Where headstart keeps what is slow to get: weights and features. And the one way it writes a file."""
+"""Where headstart keeps what is slow to get: weights, features, networks, heads. And the one way it writes a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained classifier leaves in its run folder: the model, its tables, its scores and ``run.json``."""
+"""What a trained classifier leaves in its run folder beside the model: its tables, its scores and ``run.json``."""
 
 from __future__ import annotations
 

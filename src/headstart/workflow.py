@@ -107,11 +107,14 @@ def fit(
         specs = [find_backbone(settled.recipe.backbone), *filter(None, [settled.partner])]
         diary = Diary(path, _telling(tell, tracker))
         trained = train(folder, splits, specs, settled.recipe, clock, progress, diary)
+        said = (*notes, *settled.notes, *_label_notes(folder), *trained.notes)
+        trained = dataclasses.replace(trained, notes=said)
+        with clock.measures("head"):
+            trained.make_ready(progress)
     except (HeadstartError, OSError):
         runs.discard_run(path)
         raise
-    said = (*notes, *settled.notes, *_label_notes(folder), *trained.notes)
-    return _finish(path, identity, dataclasses.replace(trained, notes=said), clock, tracker, progress)
+    return _finish(path, identity, trained, clock, tracker, progress)
 
 
 def _finish(

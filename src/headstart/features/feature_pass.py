@@ -139,8 +139,6 @@ def run_jobs(
     Returns:
         The reason for each content hash that failed.
     """
-    for job in jobs:
-        job.extractor.engine(progress)
     counter = _Counter(step, jobs, total - len(missing), total, progress)
     counter.expect(missing, jobs)
     failed: dict[str, str] = {}

@@ -3,7 +3,7 @@
 Beside the features lie compiled networks and fitted heads, each a sealed file that is made again in seconds.
 
 One may look and remove while others read and add: removing holds the lock that adding holds, and who is reading gets
-right rows or a `CacheError`. Only files that the store writes are ever removed.
+right rows or a `CacheError`. Only files that headstart writes are ever removed.
 """
 
 from __future__ import annotations

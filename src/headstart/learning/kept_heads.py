@@ -13,6 +13,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import FREE, Labels, LinearHead, Matrix, Restraint, fit_linear_head
 
 _ROWS_AT_ONCE = 4096  # What is not contiguous is copied to be hashed.
+_MOST_BYTES = 500_000_000  # Of all that are kept; the least recently used go.
+_CODE = (version("headstart"), code_sha256(Path(__file__).parent))
+"""Of what runs: taken now, since the files may be replaced while a long fit goes on."""
 
 
 def linear_head(
@@ -41,11 +45,11 @@ def linear_head(
     A cache that cannot be read or written costs the time of fitting, nothing else.
     """
     facts = {
-        "num_classes": num_classes,
-        "seed": seed,
+        "num_classes": int(num_classes),
+        "seed": int(seed),
         "blocks": [(int(block), isinstance(block, Unheard)) for block in blocks],
         "restraint": dataclasses.asdict(restraint),
-        "code": (code_sha256(Path(__file__).parent), np.__version__, scipy.__version__),
+        "code": (_CODE, np.__version__, scipy.__version__),
     }
     identity = _identity(facts, features, labels, units)
     path = cache_folder("heads") / f"{identity[:32]}.head"
@@ -54,7 +58,19 @@ def linear_head(
     head = fit_linear_head(features, labels, num_classes, units, seed=seed, blocks=blocks, restraint=restraint)
     with contextlib.suppress(OSError):
         write_sealed(path, _packed(head, identity))
+        _make_room(path.parent)
     return head
+
+
+def _make_room(folder: Path) -> None:
+    """Remove the least recently used: nested cross-validation fits heads by the thousand."""
+    kept = sorted(((path.stat(), path) for path in folder.glob("*.head")), key=lambda each: each[0].st_mtime)
+    excess = sum(status.st_size for status, _ in kept) - _MOST_BYTES
+    for status, path in kept:
+        if excess <= 0:
+            break
+        path.unlink(missing_ok=True)
+        excess -= status.st_size
 
 
 def _identity(facts: dict[str, object], *arrays: Matrix | Labels) -> str:

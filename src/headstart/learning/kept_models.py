@@ -12,13 +12,17 @@ import dataclasses
 import hashlib
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
+from typing import BinaryIO
 
 from headstart.cache import cache_folder, code_sha256, file_sha256, read_sealed, write_atomically, write_sealed
-from headstart.networks.backend import backend_name, keras_version
+from headstart.networks.backend import backend_name, backend_version, keras_version
 
 _CHUNK = 1 << 22
-_SOURCE = Path(__file__).parents[1]
+_ROOMS = ("learning", "features", "networks", "pictures")
+_CODE = [version("headstart"), *(code_sha256(Path(__file__).parents[1] / room) for room in _ROOMS)]
+"""Of what runs: taken now, since the files may be replaced while a long fit goes on."""
 
 
 class _ChangedError(Exception):
@@ -41,9 +45,9 @@ class KeptModel:
 
 
 def identity_of(*facts: object) -> str:
-    """A hash of facts, each plain or bytes, and of the code and the versions that make models of them."""
-    code = [code_sha256(_SOURCE / room) for room in ("learning", "features", "networks", "pictures")]
-    digest = hashlib.sha256(json.dumps([code, keras_version(), backend_name()]).encode())
+    """A hash of facts, each plain or bytes, and of the code and the versions that make and ask models of them."""
+    versions = keras_version(), backend_name(), backend_version(), version("pillow")
+    digest = hashlib.sha256(json.dumps([_CODE, versions]).encode())
     for fact in facts:
         data = fact if isinstance(fact, bytes) else json.dumps(fact).encode()
         digest.update(f"{type(fact).__name__} {len(data)}\n".encode())
@@ -51,22 +55,41 @@ def identity_of(*facts: object) -> str:
     return digest.hexdigest()
 
 
-def copy_kept(identity: str, path: Path) -> KeptModel | None:
-    """Copy a model that was saved before to ``path``; None where there is none, or not as it was written."""
+def find_kept(identity: str) -> KeptModel | None:
+    """A model that was saved before, if it still lies where it was written, as it was written."""
     kept = _read(identity)
-    if kept is None:
-        return None
-    digest = hashlib.sha256()
     try:
-        with Path(kept.path).open("rb") as source, write_atomically(path) as target:
-            while chunk := source.read(_CHUNK):
-                digest.update(chunk)
-                target.write(chunk)
-            if digest.hexdigest() != kept.sha256:
-                raise _ChangedError
-    except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError, _ChangedError):
+        return kept if kept and file_sha256(Path(kept.path)) == kept.sha256 else None
+    except OSError:  # It went; or what it lies on is not there.
         return None
-    return kept
+
+
+def copy_model(kept: KeptModel, path: Path) -> bool:
+    """Copy a model that was found to ``path``; returns whether it still was what was written.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    try:
+        source = Path(kept.path).open("rb")  # noqa: SIM115  Its troubles are not those of the target.
+    except OSError:
+        return False
+    digest = hashlib.sha256()
+    with contextlib.suppress(_ChangedError), source, write_atomically(path) as target:
+        while chunk := _chunk(source):
+            digest.update(chunk)
+            target.write(chunk)
+        if digest.hexdigest() != kept.sha256:
+            raise _ChangedError
+        return True
+    return False
+
+
+def _chunk(source: BinaryIO) -> bytes:
+    try:
+        return source.read(_CHUNK)
+    except OSError as error:
+        raise _ChangedError from error
 
 
 def keep(identity: str, path: Path, check: str) -> None:

@@ -1,4 +1,4 @@
-"""Split images -> trained classifier: build the frozen network, choose how to see, compute features, fit the head."""
+"""Split images -> trained classifier: choose how to see, compute features, fit the head, make and save the model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from headstart.learning.heads import (
 )
 from headstart.learning.held_out import HeldOut
 from headstart.learning.job import FEWEST_JUDGES, Fitted, Job
-from headstart.learning.kept_models import copy_kept, identity_of, keep
+from headstart.learning.kept_models import KeptModel, copy_model, find_kept, identity_of, keep
 from headstart.learning.logistic import FREE, LinearHead, Restraint
 from headstart.learning.pairing import Alone, Joined, join
 from headstart.learning.seeing import Clock, Eyes, choose_how_to_see
@@ -94,6 +94,13 @@ class Trained:
     notes: tuple[str, ...]
     backend: str
 
+    def make_ready(self, progress: Progress = silent) -> None:
+        """Make the model, unless one that was saved before would be the same; then nothing stops `save` but a disk."""
+        if not self._kept:
+            progress("Making the model", 0, 1)
+            self.grow()
+            progress("Making the model", 1, 1)
+
     def save(self, path: Path, progress: Progress = silent) -> str:
         """Write the model into a run folder and see that it answers as was scored; a sentence about that.
 
@@ -103,24 +110,31 @@ class Trained:
             RunError: it gives other answers than those that were scored.
         """
         names, several = self.folder.class_names, self.folder.is_multi_label
+        if self._kept and copy_model(self._kept, path / MODEL_FILE):
+            write_labels(path, names, is_multi_label=several)
+            which = f"that of an earlier run, SHA-256 {self._kept.sha256[:12]}…"
+            return f"{self._kept.check} (It is, byte for byte, {which}, which was asked then.)"
+        classifier = Classifier(self.grow(), names, several)
+        progress("Saving the model, and asking it", 0, 2)
+        classifier.save(path)
+        progress("Saving the model, and asking it", 1, 2)
+        check = self.check_saved(path)
+        progress("Saving the model, and asking it", 2, 2)
+        if self._whole_identity:
+            keep(self._whole_identity, path / MODEL_FILE, check)
+        return check
+
+    @functools.cached_property
+    def _kept(self) -> KeptModel | None:
+        return find_kept(self._whole_identity) if self._whole_identity else None
+
+    @functools.cached_property
+    def _whole_identity(self) -> str:
+        """Of the model and of what it is asked when it was saved; "" where the model is not known before it is made."""
         asked = self._asked()
         question = [self.test_images[index].sha256 for index in asked], self.test_probabilities[asked].tobytes()
-        identity = self.identity and identity_of(self.identity, names, several, *question)
-        kept = copy_kept(identity, path / MODEL_FILE) if identity else None
-        if kept:
-            write_labels(path, names, is_multi_label=several)
-            keep(identity, path / MODEL_FILE, kept.check)
-            return f"{kept.check} (It is, byte for byte, {kept.path}, which was asked then.)"
-        progress("Saving the model, and asking it", 0, 3)
-        classifier = Classifier(self.grow(), names, several)
-        progress("Saving the model, and asking it", 1, 3)
-        classifier.save(path)
-        progress("Saving the model, and asking it", 2, 3)
-        check = self.check_saved(path)
-        progress("Saving the model, and asking it", 3, 3)
-        if identity:
-            keep(identity, path / MODEL_FILE, check)
-        return check
+        names = self.folder.class_names, self.folder.is_multi_label
+        return self.identity and identity_of(self.identity, names, *question)
 
     def _asked(self) -> npt.NDArray[np.int64]:
         """The test images whose answers were the least certain: 1 would stay 1, whatever had changed."""

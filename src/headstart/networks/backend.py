@@ -26,7 +26,14 @@ from headstart.errors import MissingExtraError, UnknownNameError
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
-_GPU_DEVICES = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "kfd", "dxg")  # NVIDIA's, Jetson's, AMD's, Windows's in WSL.
+_FOR_INFERENCE = ("openvino", "numpy")  # Keras has these too; nothing can be trained with them.
+_DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-macos", "tf-nightly")}
+_SIGNS_OF_A_GPU = (
+    *("dev/nvidia*", "proc/driver/nvidia", "sys/module/nvidia"),  # The files in dev come with the first who asks.
+    *("dev/nvhost*", "dev/nvgpu*", "dev/nvmap"),  # Jetson.
+    *("dev/kfd", "dev/dxg"),  # AMD; Windows, seen from WSL.
+)
+_IMPORTING = threading.RLock()
 _STARTUP_LINE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
@@ -43,17 +50,28 @@ def choose_backend() -> str:
         if not installed:
             raise MissingExtraError("Running a network", "a Keras backend (TensorFlow, JAX or PyTorch)", "tensorflow")
         chosen = os.environ["KERAS_BACKEND"] = installed[0]
-    elif chosen not in BACKENDS:
+    elif chosen not in {*BACKENDS, *_FOR_INFERENCE}:
         raise UnknownNameError("KERAS_BACKEND", chosen, BACKENDS)
-    elif not importlib.util.find_spec(chosen):
+    elif chosen in BACKENDS and not importlib.util.find_spec(chosen):
         raise MissingExtraError(f"KERAS_BACKEND={chosen}", chosen, chosen)
     return chosen
 
 
 def backend_name() -> str:
     """Which backend Keras computes on, or will once it is imported."""
-    imported = sys.modules.get("keras")  # By somebody else, perhaps, and before the choice.
-    return str(imported.backend.backend()) if imported else choose_backend()
+    if "keras" in sys.modules:  # Somebody else imported it, perhaps, and before the choice; or another thread does now.
+        return str(importlib.import_module("keras").backend.backend())
+    return choose_backend()
+
+
+def backend_version() -> str:
+    """The version of the backend, without importing it; of one that goes by a name of its own, when it came."""
+    name = backend_name()
+    for distribution in _DISTRIBUTIONS.get(name, (name,)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    found = importlib.util.find_spec(name)
+    return str(Path(found.origin).stat().st_mtime_ns) if found and found.origin else ""
 
 
 def keras_version() -> str:
@@ -75,6 +93,7 @@ def has_gpu() -> bool:
         import torch
 
         return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
+    load_keras()  # TensorFlow imports it, and would do so without what is seen to here.
     import tensorflow
 
     return bool(tensorflow.config.list_physical_devices("GPU"))
@@ -84,7 +103,7 @@ def _surely_without_gpu() -> bool:
     """Whether the system shows no device that TensorFlow could compute on, which is known without importing it."""
     if sys.platform != "linux":
         return False
-    devices = (each for pattern in _GPU_DEVICES for each in Path("/dev").glob(pattern))
+    devices = (each for pattern in _SIGNS_OF_A_GPU for each in Path("/").glob(pattern))
     plugins = (each for folder in sys.path for each in Path(folder, "tensorflow-plugins").glob("*"))
     return not any(devices) and not any(plugins)
 
@@ -150,13 +169,10 @@ def _without_collecting() -> Iterator[None]:
 class _Lazy(ModuleType):
     """Keras, imported when it is first asked for anything."""
 
-    _lock = threading.RLock()
-
     def __getattr__(self, name: str) -> Any:
         """What Keras has by that name; it is remembered here."""
-        with self._lock:
-            found = getattr(_imported(), name)
-            setattr(self, name, found)
+        found = getattr(_imported(), name)
+        setattr(self, name, found)
         return found
 
     def __dir__(self) -> list[str]:
@@ -170,11 +186,12 @@ def load_keras() -> None:
 
 
 def _imported() -> ModuleType:
-    if "keras" in sys.modules:
-        return importlib.import_module("keras")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _without_startup_lines(), _without_collecting():
-        return importlib.import_module("keras")
+    with _IMPORTING:
+        if "keras" in sys.modules:
+            return importlib.import_module("keras")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        with _without_startup_lines(), _without_collecting():
+            return importlib.import_module("keras")
 
 
 choose_backend()
@@ -185,6 +202,7 @@ else:
 
 __all__ = [
     "backend_name",
+    "backend_version",
     "choose_backend",
     "has_gpu",
     "keras",

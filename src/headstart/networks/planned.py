@@ -22,6 +22,8 @@ from headstart.networks.rows import BackboneSpec
 from headstart.networks.stages import Stage
 from headstart.networks.weights import Weights
 
+_CODE = code_sha256(Path(__file__).parent)  # Of what runs: the files may be replaced later.
+
 
 @dataclasses.dataclass(frozen=True)
 class _Note:
@@ -149,7 +151,7 @@ class PlannedBackbone:
             self.image_size,
             keras_version(),
             backend_name(),
-            code_sha256(Path(__file__).parent),
+            _CODE,
         )
         return cache_folder("engines") / f"weights-{name}-{_sha256(json.dumps(facts))[:32]}.json"
 
