@@ -54,9 +54,13 @@ def test_is_copied_byte_for_byte(saved, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_onto_itself(saved):
-    assert copy_kept(IDENTITY, saved)
+def test_onto_itself_nothing_is_written(saved, monkeypatch):
+    monkeypatch.setattr(kept_models, "write_atomically", None)
+    kept = find_kept(IDENTITY)
+    assert copy_model(kept, saved)
     assert saved.read_bytes() == DATA
+    saved.write_bytes(DATA[:-1])
+    assert not copy_model(kept, saved)
 
 
 def test_a_relative_path_is_found_from_elsewhere(saved, tmp_path, monkeypatch):

@@ -58,10 +58,14 @@ def identity_of(*facts: object) -> str:
 def find_kept(identity: str) -> KeptModel | None:
     """A model that was saved before, if it still lies where it was written, as it was written."""
     kept = _read(identity)
+    return kept if kept and _is_as_it_was(kept) else None
+
+
+def _is_as_it_was(kept: KeptModel) -> bool:
     try:
-        return kept if kept and file_sha256(Path(kept.path)) == kept.sha256 else None
+        return file_sha256(Path(kept.path)) == kept.sha256
     except OSError:  # It went; or what it lies on is not there.
-        return None
+        return False
 
 
 def copy_model(kept: KeptModel, path: Path) -> bool:
@@ -70,6 +74,8 @@ def copy_model(kept: KeptModel, path: Path) -> bool:
     Raises:
         OSError: it cannot be written there.
     """
+    if Path(kept.path) == path.resolve():  # The same run again; Windows replaces no file that is open.
+        return _is_as_it_was(kept)
     try:
         source = Path(kept.path).open("rb")  # noqa: SIM115  Its troubles are not those of the target.
     except OSError:
