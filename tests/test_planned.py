@@ -61,7 +61,7 @@ def test_another_size_file_or_version_of_the_code_is_another_plan(spec, weights,
     assert PlannedBackbone(spec, weights, SIZE + 1).fingerprint
     other = dataclasses.replace(weights, sha256="0" * 64)
     assert PlannedBackbone(spec, other, SIZE).fingerprint
-    monkeypatch.setattr(planned, "code_sha256", lambda folder: "of other code")
+    monkeypatch.setattr(planned, "_CODE", "of other code")
     assert PlannedBackbone(spec, weights, SIZE).fingerprint
     assert builds == [SIZE, SIZE + 1, SIZE, SIZE]
 
