@@ -19,7 +19,9 @@ VIEWS = ("as_is", "mirrored")
 def processes():
     """The context to start processes with."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["headstart.networks.backend", "keras", "tiny", "headstart.features.extract", "openvino"])
+    context.set_forkserver_preload(
+        ["headstart.networks.backend", "keras", "tiny", "headstart.features.extract", "openvino"]
+    )
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # Python 3.11 does not hand it on.
         multiprocessing.forkserver.ensure_running()
     return context
