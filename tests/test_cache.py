@@ -8,7 +8,15 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from headstart.cache import cache_folder, code_sha256, file_sha256, read_sealed, write_atomically, write_sealed
+from headstart.cache import (
+    cache_folder,
+    code_sha256,
+    file_sha256,
+    read_kept,
+    read_sealed,
+    write_atomically,
+    write_sealed,
+)
 
 
 def test_lies_where_the_environment_says(tmp_path, monkeypatch):
@@ -107,9 +115,20 @@ def test_what_is_sealed_is_read_back_and_nothing_else_is(tmp_path, data):
         assert read_sealed(path) is None
 
 
-def test_what_cannot_be_read_is_no_missing_file(tmp_path):
-    with pytest.raises(IsADirectoryError):
-        read_sealed(tmp_path)
+def test_what_is_sealed_and_cannot_be_read_counts_as_not_there(tmp_path, monkeypatch):
+    assert read_sealed(tmp_path) is None
+    write_sealed(tmp_path / "file", b"data")
+    os.utime(tmp_path / "file", (10, 10))
+    assert read_kept(tmp_path / "file") == b"data"
+    assert (tmp_path / "file").stat().st_mtime > 1_000_000  # It was used now.
+
+    def refuse(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.utime", refuse)
+    assert read_kept(tmp_path / "file") == b"data"
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert read_kept(tmp_path / "file") is None
 
 
 def test_any_change_of_the_code_is_another_hash(tmp_path):

@@ -245,7 +245,7 @@ def test_a_cache_that_does_not_serve_costs_time_and_nothing_else(trouble, fits, 
         path.unlink()
         monkeypatch.setattr(kept_heads, "write_sealed", refuse)
     else:
-        monkeypatch.setattr(kept_heads, "read_sealed", refuse)
+        monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     for number in (2, 3):
         assert_same(linear_head(**PLAIN), fit_linear_head(**PLAIN))
         assert len(fits) == number

@@ -12,7 +12,7 @@ import pytest
 import headstart
 from headstart.cache import cache_folder
 from headstart.errors import CacheError
-from headstart.learning import kept_models, training
+from headstart.learning import kept_models, trained
 from headstart.learning.kept_models import copy_model, find_kept, identity_of, keep
 from headstart.networks.backbone import build_backbone
 from headstart.networks.catalogue import find_backbone
@@ -149,7 +149,7 @@ def test_a_cache_that_cannot_be_written_or_read_costs_time_alone(saved, tmp_path
     keep("cd" * 32, saved, "It was asked.")
     monkeypatch.setattr("os.utime", refuse)
     assert copy_kept(IDENTITY, tmp_path / "new")
-    monkeypatch.setattr(kept_models, "read_sealed", refuse)
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     assert copy_kept(IDENTITY, tmp_path / "new") is None
 
 
@@ -242,7 +242,7 @@ def test_another_choice_is_another_model(line, choice):
 
 def test_other_test_images_are_asked_anew(line, monkeypatch):
     """The same head, but the question is another: what was answered then says nothing of it."""
-    from headstart.learning.training import Trained
+    from headstart.learning.trained import Trained
 
     asked = Trained._asked
     monkeypatch.setattr(Trained, "_asked", lambda trained: asked(trained)[:2])
@@ -260,7 +260,7 @@ def test_a_model_that_cannot_be_made_leaves_the_earlier_run_as_it_was(line, monk
     def refuse(*_, **__):
         raise trouble
 
-    monkeypatch.setattr(training, "find_kept", lambda _: None)
+    monkeypatch.setattr(trained, "find_kept", lambda _: None)
     monkeypatch.setattr("headstart.networks.planned.build_backbone", refuse)
     with pytest.raises(trouble if isinstance(trouble, type) else type(trouble)):
         fit(line, name)

@@ -14,7 +14,7 @@ import headstart
 from headstart import workflow
 from headstart.errors import DataError, RunError, UnknownNameError
 from headstart.learning.classifier import Classifier
-from headstart.learning.training import Trained
+from headstart.learning.trained import Trained
 from headstart.pictures.scan import scan
 from headstart.pictures.split import split_images
 from headstart.reporting import runs

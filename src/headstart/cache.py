@@ -61,17 +61,22 @@ def write_sealed(path: Path, data: bytes | memoryview) -> None:
 
 
 def read_sealed(path: Path) -> memoryview | None:
-    """What `write_sealed` wrote; None where there is no such file, or where it is not what was written.
-
-    Raises:
-        OSError: it is there and cannot be read.
-    """
+    """What `write_sealed` wrote; None where it is not that, not there, or not to be read."""
     try:
         read = memoryview(path.read_bytes())
-    except FileNotFoundError:
+    except OSError:
         return None
     seal, data = read[:_SEAL_BYTES], read[_SEAL_BYTES:]
     return data if hashlib.sha256(data).digest() == seal else None
+
+
+def read_kept(path: Path) -> memoryview | None:
+    """The same of a file that can be made again: `headstart cache prune` removes what was not read for longest."""
+    data = read_sealed(path)
+    if data is not None:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+    return data
 
 
 def unfinished(path: Path, suffix: str = "") -> Path:

@@ -21,7 +21,7 @@ from headstart.scoring.multi_label import AnyEvaluation, answer, evaluate_names,
 
 if TYPE_CHECKING:
     from headstart.learning.choosing import Candidate
-    from headstart.learning.training import Trained
+    from headstart.learning.trained import Trained
 
 
 def write_results(path: Path, trained: Trained) -> AnyEvaluation:

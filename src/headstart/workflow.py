@@ -31,7 +31,7 @@ from headstart.scoring.multi_label import AnyEvaluation
 
 if TYPE_CHECKING:
     from headstart.learning.classifier import Classifier, Prediction
-    from headstart.learning.training import Trained
+    from headstart.learning.trained import Trained
 
 
 @dataclasses.dataclass(frozen=True)

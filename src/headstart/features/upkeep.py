@@ -269,10 +269,7 @@ def _problem_of_shard(index: Path) -> Damaged | None:
 
 
 def _problem_of_spare(path: Path) -> Damaged | None:
-    try:
-        damaged = read_sealed(path) is None and path.exists()
-    except OSError:
-        damaged = True
+    damaged = read_sealed(path) is None and path.exists()  # Someone else may have removed it while we looked.
     return Damaged(path, "not what was written") if damaged else None
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from headstart.cache import cache_folder, code_sha256, read_sealed, write_sealed
+from headstart.cache import cache_folder, code_sha256, read_kept, write_sealed
 from headstart.features.blocks import Unheard
 from headstart.learning.held_out import HeldOut
 from headstart.learning.logistic import FREE, Labels, LinearHead, Matrix, Restraint, fit_linear_head
@@ -98,17 +97,11 @@ def _packed(head: LinearHead, identity: str) -> memoryview:
 
 
 def _read(path: Path, identity: str) -> LinearHead | None:
-    try:
-        data = read_sealed(path)
-    except OSError:
-        return None
+    data = read_kept(path)
     if data is None:
         return None
     with np.load(io.BytesIO(data), allow_pickle=False) as kept:
         if kept["identity"] != identity:  # A file that was given another's name.
             return None
         held_out = HeldOut(kept["losses"], kept["right"])
-        head = LinearHead(kept["kernel"], kept["bias"], float(kept["strength"]), held_out, bool(kept["is_multi_label"]))
-    with contextlib.suppress(OSError):
-        os.utime(path)  # `headstart cache prune` removes what was not used for longest.
-    return head
+        return LinearHead(kept["kernel"], kept["bias"], float(kept["strength"]), held_out, bool(kept["is_multi_label"]))

@@ -11,12 +11,11 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
-from headstart.cache import cache_folder, code_sha256, file_sha256, read_sealed, write_atomically, write_sealed
+from headstart.cache import cache_folder, code_sha256, file_sha256, read_kept, write_atomically, write_sealed
 from headstart.networks.backend import backend_name, backend_version, keras_version
 
 _CHUNK = 1 << 22
@@ -106,17 +105,12 @@ def keep(identity: str, path: Path, check: str) -> None:
 
 
 def _read(identity: str) -> KeptModel | None:
-    try:
-        data = read_sealed(_note(identity))
-    except OSError:
-        return None
+    data = read_kept(_note(identity))
     if data is None:
         return None
     note = json.loads(bytes(data))
     if note.pop("identity") != identity:  # A file that was given another's name.
         return None
-    with contextlib.suppress(OSError):
-        os.utime(_note(identity))  # `headstart cache prune` removes what was not used for longest.
     return KeptModel(**note)
 
 

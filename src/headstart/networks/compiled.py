@@ -14,7 +14,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import signal
 import statistics
 import threading
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headstart.cache import cache_folder, read_sealed, write_atomically, write_sealed
+from headstart.cache import cache_folder, read_kept, write_atomically, write_sealed
 from headstart.errors import DataError, GuardError
 from headstart.machine import num_cores
 from headstart.networks.backend import keras, keras_version
@@ -302,14 +301,9 @@ def _keep(compiled: Any, path: Path) -> None:
 
 
 def _read(core: Any, path: Path, hints: dict[str, Any]) -> Any:
-    try:
-        data = read_sealed(path)
-    except OSError:
-        return None
+    data = read_kept(path)
     if data is None:
         return None
-    with contextlib.suppress(OSError):
-        os.utime(path)  # `headstart cache prune` removes what was not used for longest.
     try:
         return core.import_model(io.BytesIO(data), "CPU", hints)
     except RuntimeError:  # OpenVINO does not read what another build of it wrote.
