@@ -109,8 +109,8 @@ class FeatureStore:
             return Found({})
         values = np.stack(list(rows.values()))
         buffer = io.BytesIO()
-        np.save(buffer, values.astype("<f2" if values.dtype == np.float16 else "<f4"), allow_pickle=False)
-        data = buffer.getvalue()
+        np.save(buffer, values.astype("<f2" if values.dtype == np.float16 else "<f4", copy=False), allow_pickle=False)
+        data = buffer.getbuffer()
         name = uuid.uuid4().hex
         with locked(self.folder, lambda: None):
             if not (self.folder / _KEY_NAME).exists():
@@ -216,7 +216,7 @@ def read_index(index: Path) -> Shard | None:
         return None
 
 
-def _sha256(images: Sequence[str], data: bytes) -> str:
+def _sha256(images: Sequence[str], data: bytes | memoryview) -> str:
     """The hash of a shard: of what its rows belong to, too, lest a damaged index give an image another's row."""
     digest = hashlib.sha256("\n".join(images).encode())
     digest.update(data)

@@ -238,20 +238,20 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _one_channel_if_grey(picture: Image.Image) -> Image.Image:
     """A grey picture, stored in colour or not, in L: resized it is bit for bit the same, and sooner."""
-    if picture.mode == "L" or not _is_grey(picture.resize(_A_LOOK, Image.Resampling.NEAREST)):
+    if picture.mode == "L" or not _grey(picture.resize(_A_LOOK, Image.Resampling.NEAREST)):
         return picture
-    return picture.getchannel(0) if _is_grey(picture) else picture
+    return _grey(picture) or picture
 
 
-def _is_grey(picture: Image.Image) -> bool:
+def _grey(picture: Image.Image) -> Image.Image | None:
+    """The one channel of a picture in RGB whose three are equal."""
     red, green, blue = picture.split()
-    return red == green == blue
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else None
 
 
 def _rgb(picture: Image.Image) -> npt.NDArray[np.uint8]:
     """Pixels (height, width, 3) of their own, of a picture in RGB or L."""
-    pixels = np.array(picture, dtype=np.uint8)
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _over_white(image: Image.Image) -> Image.Image:
