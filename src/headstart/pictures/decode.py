@@ -238,15 +238,15 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _one_channel_if_grey(picture: Image.Image) -> Image.Image:
     """A grey picture, stored in colour or not, in L: resized it is bit for bit the same, and sooner."""
-    if picture.mode == "L" or not _grey(picture.resize(_A_LOOK, Image.Resampling.NEAREST)):
+    if picture.mode == "L" or not _looks_grey(picture):
         return picture
-    return _grey(picture) or picture
-
-
-def _grey(picture: Image.Image) -> Image.Image | None:
-    """The one channel of a picture in RGB whose three are equal."""
     red, green, blue = picture.split()
-    return red if red.tobytes() == green.tobytes() == blue.tobytes() else None
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else picture
+
+
+def _looks_grey(picture: Image.Image) -> bool:
+    some = picture.resize(_A_LOOK, Image.Resampling.NEAREST).tobytes()
+    return some[::3] == some[1::3] == some[2::3]
 
 
 def _rgb(picture: Image.Image) -> npt.NDArray[np.uint8]:
