@@ -9,10 +9,17 @@ import sys
 import numpy as np
 import pytest
 
+from headstart import machine
 from headstart.errors import DataError, MissingExtraError, UnknownNameError
+from headstart.features import extract
 from headstart.features.extract import Extractor
 from headstart.networks import compiled, engine
+from headstart.networks.backbone import build_backbone
+from headstart.networks.catalogue import find_backbone
 from headstart.networks.precision import BF16, FP32, Precision
+from headstart.networks.weights import find_weights
+from headstart.pictures.published import fetch_images
+from headstart.pictures.scan import scan
 from tiny import drawn_pixels, tiny_backbone, write_images
 
 openvino = pytest.importorskip("openvino")
@@ -60,6 +67,41 @@ def test_is_near_float32_and_stored_apart_from_it(backbone, images, name):
 def test_8_bits_of_other_images_are_other_features(backbone, images):
     lower(backbone, "int8", images).extract(images)
     assert Extractor(backbone, precision="int8", calibration=images[:5]).extract(images).num_passes == 20
+
+
+@pytest.mark.real
+def test_8_bits_of_real_weights_are_near_float32(real_cache, empty_cache, monkeypatch):
+    """With whole weights a processor that clips the sums of bytes gave cosines from 0.63."""
+    monkeypatch.setenv("HEADSTART_CACHE", str(real_cache))
+    spec = find_backbone("MobileNetV2")
+    images = scan(fetch_images("textile")).images[::40]
+    weights = find_weights(spec, "packaged")
+    monkeypatch.setenv("HEADSTART_CACHE", str(empty_cache))
+    real = build_backbone(spec, weights, weights.fitting_size(96))
+    exact, rough = Extractor(real).extract(images).values, lower(real, "int8", images).extract(images).values
+    assert cosines(exact, rough).mean() > 0.93
+
+
+def test_weights_take_half_the_range_where_sums_of_bytes_would_be_clipped(backbone, images, monkeypatch):
+    found = []
+    for in_full in (True, False):
+        monkeypatch.setattr(extract, "sums_bytes_in_full", lambda in_full=in_full: in_full)
+        features = lower(backbone, "int8", images).extract(images)
+        assert features.num_passes == 20  # And never another processor's.
+        found.append(features.values)
+    assert not np.array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("said", "in_full"),
+    [("flags : sse2 avx2", False), ("flags : avx512_vnni avx2", True), ("flags : avx_vnni", True),
+     ("Features : fp asimddp", True), ("flags : not_avx_vnni_at_all", False), (None, False)],
+)  # fmt: skip
+def test_only_a_processor_that_says_so_sums_bytes_in_full(tmp_path, monkeypatch, said, in_full):
+    if said:
+        (tmp_path / "cpuinfo").write_text(said)
+    monkeypatch.setattr(machine, "_FACTS", tmp_path / "cpuinfo")
+    assert machine.sums_bytes_in_full.__wrapped__() is in_full
 
 
 def test_8_bits_are_the_same_however_often_they_are_made(backbone, images, empty_cache):

@@ -18,6 +18,7 @@ from headstart.features.decoding import decode_ahead
 from headstart.features.feature_pass import Job, run_jobs
 from headstart.features.pooling import POOLED, feature_model
 from headstart.features.store import FeatureKey, Found, Row
+from headstart.machine import sums_bytes_in_full
 from headstart.networks.backbone import Backbone
 from headstart.networks.engine import Engine, engine_name, make_engine
 from headstart.networks.planned import PlannedBackbone
@@ -156,7 +157,7 @@ class Extractor:
             wanted = ((image, ("as_is",)) for image in chosen)
             return [decoded.pixels[size, "as_is"] for decoded in decode_ahead(wanted, (size,), failed)]
 
-        return Precision(name, tuple(image.sha256 for image in chosen), samples)
+        return Precision(name, tuple(image.sha256 for image in chosen), samples, half_range=not sums_bytes_in_full())
 
     def is_stage(self, output: str) -> bool:
         """Whether an output is the activations at a stage's cut."""

@@ -79,7 +79,7 @@ def compile_for_here(build: Callable[[], keras.Model], identity: str, precision:
         traced = _traced(model)
         converted = _converted(traced, model.name)
     if precision.name == "int8":
-        converted = quantise(converted, precision.samples())
+        converted = quantise(converted, precision.samples(), half_range=precision.half_range)
     shape = model.inputs[0].shape[1:]
 
     def compiled_as(setting: Setting) -> Any:

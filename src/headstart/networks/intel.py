@@ -29,8 +29,10 @@ def import_openvino() -> Any:
     return openvino
 
 
-def quantise(converted: Any, samples: Sequence[npt.NDArray[np.uint8]]) -> Any:
+def quantise(converted: Any, samples: Sequence[npt.NDArray[np.uint8]], *, half_range: bool) -> Any:
     """A converted network in 8 bits, its ranges taken from samples (h, w, 3): post-training quantisation by NNCF.
+
+    With ``half_range`` all weights take 7 bits (NNCF's ``OverflowFix.ENABLE``), not those of the first layer alone.
 
     Raises:
         MissingExtraError: NNCF is not installed.
@@ -44,5 +46,8 @@ def quantise(converted: Any, samples: Sequence[npt.NDArray[np.uint8]]) -> Any:
     except ImportError as error:
         raise MissingExtraError("Computing in 8 bits", "NNCF", "int8") from error
     nncf.set_log_level(logging.ERROR)
+    fix = nncf.OverflowFix.ENABLE if half_range else nncf.OverflowFix.FIRST_LAYER
+    options = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
+    data = nncf.Dataset([each[None] for each in samples])
     with contextlib.redirect_stdout(io.StringIO()):  # Its progress bars have no switch.
-        return nncf.quantize(converted, nncf.Dataset([each[None] for each in samples]), subset_size=len(samples))
+        return nncf.quantize(converted, data, subset_size=len(samples), advanced_parameters=options)

@@ -30,18 +30,21 @@ class Precision:
         name: "fp32"; "bf16", half precision where the processor has it; or "int8", 8 bits.
         calibrated_on: the content hashes of the images from which the ranges of 8 bits are taken.
         samples: their pixels (h, w, 3), read when they are needed.
+        half_range: for 8 bits, weights take half of them, for processors that would clip the sums of whole ones.
     """
 
     name: str = "fp32"
     calibrated_on: tuple[str, ...] = ()
     samples: Callable[[], Samples] = _no_samples
+    half_range: bool = False
 
     def __str__(self) -> str:
         """What distinguishes its results from others."""
         if not self.calibrated_on:
             return self.name
         digest = hashlib.sha256("\n".join(self.calibrated_on).encode()).hexdigest()
-        return f"{self.name} of {len(self.calibrated_on)} images {digest[:16]}"
+        half = ", half range" if self.half_range else ""
+        return f"{self.name} of {len(self.calibrated_on)} images {digest[:16]}{half}"
 
 
 FP32 = Precision()
