@@ -100,8 +100,8 @@ def test_weights_take_half_the_range_where_sums_of_bytes_would_be_clipped(backbo
 def test_only_a_processor_that_says_so_sums_bytes_in_full(tmp_path, monkeypatch, said, in_full):
     if said:
         (tmp_path / "cpuinfo").write_text(said)
-    monkeypatch.setattr(machine, "_FACTS", tmp_path / "cpuinfo")
-    assert machine.sums_bytes_in_full.__wrapped__() is in_full
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    assert machine.sums_bytes_in_full() is in_full
 
 
 def test_8_bits_are_the_same_however_often_they_are_made(backbone, images, empty_cache):

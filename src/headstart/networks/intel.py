@@ -32,7 +32,8 @@ def import_openvino() -> Any:
 def quantise(converted: Any, samples: Sequence[npt.NDArray[np.uint8]], *, half_range: bool) -> Any:
     """A converted network in 8 bits, its ranges taken from samples (h, w, 3): post-training quantisation by NNCF.
 
-    With ``half_range`` all weights take 7 bits (NNCF's ``OverflowFix.ENABLE``), not those of the first layer alone.
+    With ``half_range`` all weights take 7 bits (NNCF's ``OverflowFix.ENABLE``); else it is as NNCF has it, those of the
+    first layer alone.
 
     Raises:
         MissingExtraError: NNCF is not installed.
@@ -46,8 +47,7 @@ def quantise(converted: Any, samples: Sequence[npt.NDArray[np.uint8]], *, half_r
     except ImportError as error:
         raise MissingExtraError("Computing in 8 bits", "NNCF", "int8") from error
     nncf.set_log_level(logging.ERROR)
-    fix = nncf.OverflowFix.ENABLE if half_range else nncf.OverflowFix.FIRST_LAYER
-    options = nncf.AdvancedQuantizationParameters(overflow_fix=fix)
+    options = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE if half_range else None)
     data = nncf.Dataset([each[None] for each in samples])
     with contextlib.redirect_stdout(io.StringIO()):  # Its progress bars have no switch.
         return nncf.quantize(converted, data, subset_size=len(samples), advanced_parameters=options)
